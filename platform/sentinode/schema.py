@@ -1,0 +1,37 @@
+"""The vocabulary of the field, shared by every floor."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+PATCH_PX: Final = 96
+"""Side of a patch in pixels (PatchCamelyon)."""
+
+CENTRE_PX: Final = 32
+"""PCam's label rule: a patch is positive if a pixel of its central 32x32 is tumour."""
+
+PATCH_BYTES: Final = PATCH_PX * PATCH_PX * 3
+
+PATCH_MPP_UM_PX: Final = 0.972
+"""Microns per pixel of PCam patches (Camelyon16 level 2: 0.243 um/px times 4)."""
+
+CLASS_NAMES: Final = ("negative", "tumour")
+"""Class 0 and class 1."""
+
+
+class Split(StrEnum):
+    """A part of a data set. ``unlabelled`` holds images to predict, such as Kaggle's test folder."""
+
+    TRAIN = "train"
+    VALID = "valid"
+    TEST = "test"
+    UNLABELLED = "unlabelled"
+
+
+class Encoding(StrEnum):
+    """How the pixels of a sample are kept in a shard."""
+
+    NPY = "npy"
+    WEBP = "webp"
+    JPEG = "jpeg"
