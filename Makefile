@@ -1,0 +1,48 @@
+# Each target does its own set-up, once: a virtual environment with the pinned packages of constraints.txt.
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+DATA   ?=
+OUT    ?= demo-out
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test unit check format bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Sentinode needs Python 3.11 or newer as '$(PYTHON)' (set PYTHON=...)."; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the pinned packages into $(VENV) (once, some minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,serve,slides,dev]'
+	@touch $@
+
+setup: $(READY)  ## create the virtual environment
+
+demo: $(READY)  ## the whole way: ingest, train, evaluate, seal, serve (DATA=<folder> for your own patches)
+	@$(BIN)/sentinode demo $(if $(DATA),--source "$(DATA)") --out "$(OUT)"
+
+test: $(READY)  ## all tests
+	@$(BIN)/python -m pytest
+
+unit: $(READY)  ## the fast tests
+	@$(BIN)/python -m pytest tests/unit tests/test_architecture.py
+
+check: $(READY)  ## lint, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(READY)  ## put the code into its format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))  ## all benchmarks
+
+bench-%: $(READY)
+	@$(BIN)/python benchmarks/bench_$*.py
+
+clean:  ## remove what the targets made, but not the virtual environment
+	rm -rf demo-out benchmarks/out build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,228 @@
+"""Sealing a bundle into the registry and opening it again, verified.
+
+A bundle is ``bundles/<digest>/`` with ``model.onnx``, ``model.safetensors``, ``golden.safetensors`` and ``card.json``; the
+card is written last, so a bundle without one does not exist. The digest is the SHA-256 of ``card.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import safetensors
+
+from sentinode.bundle.card import PICKLE_SUFFIXES, Card, FileRecord
+from sentinode.bundle.golden import Golden, probabilities
+from sentinode.bundle.onnx_model import OnnxModel
+from sentinode.errors import (
+    BundleError,
+    IntegrityError,
+    ManifestError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+)
+from sentinode.storage import Store
+
+logger = logging.getLogger(__name__)
+
+CARD_NAME: Final = "card.json"
+ONNX_NAME: Final = "model.onnx"
+WEIGHTS_NAME: Final = "model.safetensors"
+GOLDEN_NAME: Final = "golden.safetensors"
+FILE_NAMES: Final = (ONNX_NAME, WEIGHTS_NAME, GOLDEN_NAME)
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A verified bundle on the local disk."""
+
+    digest: str
+    card: Card
+    golden: Golden
+    folder: Path
+
+    @property
+    def onnx_path(self) -> Path:
+        """The graph: ``images`` uint8 [B, 96, 96, 3] to ``logit`` float32 [B]."""
+        return self.folder / ONNX_NAME
+
+    @property
+    def safetensors_path(self) -> Path:
+        """The weights, for PyTorch."""
+        return self.folder / WEIGHTS_NAME
+
+
+def is_digest(text: str) -> bool:
+    """Whether ``text`` has the form of a bundle digest (64 lower-case hex digits)."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def bundle_prefix(digest: str) -> str:
+    """The key below which the registry keeps a bundle. Raises BundleError where ``digest`` is none."""
+    if not is_digest(digest):
+        raise BundleError(f"{digest!r} is no bundle digest", "64 lower-case hex digits (SHA-256 of the card)")
+    return f"bundles/{digest}/"
+
+
+def seal(store: Store, card: Card, *, onnx_path: Path, safetensors_path: Path, golden: Golden) -> str:
+    """Write a bundle into the registry ``store`` and return its digest; ``card.files`` is filled in here.
+
+    Before anything is written, ONNX Runtime must load the graph and reproduce the golden probabilities to
+    ``GOLDEN_TOLERANCE``. Sealing the same content again changes nothing and returns the same digest; a run that was
+    killed in between is completed.
+
+    Raises BundleError where a part is damaged or the parts do not fit together, StoreError where the store fails.
+    """
+    logits_B = OnnxModel(onnx_path).logits(golden.images_BHWC)
+    golden.check_reproduced(probabilities(logits_B, card.calibration), "the exported ONNX graph")
+    _check_safetensors(safetensors_path)
+    golden_bytes = golden.to_bytes()
+    files = {
+        ONNX_NAME: _file_record(onnx_path),
+        WEIGHTS_NAME: _file_record(safetensors_path),
+        GOLDEN_NAME: FileRecord(
+            sha256=hashlib.sha256(golden_bytes).hexdigest(), size_bytes=len(golden_bytes)
+        ),
+    }
+    try:
+        card_bytes = card.model_copy(update={"files": files}).canonical_json()
+    except ValueError as error:
+        raise BundleError(
+            f"the card of {card.name} holds NaN or infinity", "finite metrics, or null"
+        ) from error
+    digest = hashlib.sha256(card_bytes).hexdigest()
+    prefix = bundle_prefix(digest)
+    for name, path in ((ONNX_NAME, onnx_path), (WEIGHTS_NAME, safetensors_path)):
+        if _is_missing(store, prefix + name, files[name]):
+            store.upload(path, prefix + name)
+    if _is_missing(store, prefix + GOLDEN_NAME, files[GOLDEN_NAME]):
+        store.put(prefix + GOLDEN_NAME, golden_bytes)
+    _put_card(store, prefix + CARD_NAME, card_bytes)
+    logger.info("sealed bundle %s (%s) in %s", digest, card.name, store.url)
+    return digest
+
+
+def read_card(store: Store, digest: str) -> Card:
+    """The card of a bundle, checked against its digest, without the other files.
+
+    Raises BundleError where the registry has no such bundle or the card is not the one that was sealed.
+    """
+    key = bundle_prefix(digest) + CARD_NAME
+    return Card.from_json(_card_bytes(store, key, digest), store.locate(key))
+
+
+def open_bundle(store: Store, digest: str, folder: Path) -> Bundle:
+    """Download bundle ``digest`` into ``folder/<digest>`` and verify it: card, file list, sizes, SHA-256 of each file.
+
+    Files that are there already and intact are not fetched again. The golden patches are read here and *run* by the
+    engine, on the machine that will answer.
+
+    Raises BundleError naming what differs, StoreError where the store fails.
+    """
+    prefix = bundle_prefix(digest)
+    key = prefix + CARD_NAME
+    card_bytes = _card_bytes(store, key, digest)
+    try:
+        card = Card.from_json(card_bytes, store.locate(key))
+    except ManifestError as error:
+        raise BundleError(error.found, error.expected, error.remedy) from error
+    _check_names(store, prefix, card)
+    target = folder / digest
+    target.mkdir(parents=True, exist_ok=True)
+    for name, record in card.files.items():
+        _fetch(store, prefix + name, target / name, record)
+    (target / CARD_NAME).write_bytes(card_bytes)
+    return Bundle(digest, card, Golden.read(target / GOLDEN_NAME), target)
+
+
+def _card_bytes(store: Store, key: str, digest: str) -> bytes:
+    try:
+        data = store.get(key)
+    except ObjectNotFoundError as error:
+        raise BundleError(
+            f"there is no bundle {digest} in {store.url}",
+            f"{store.locate(key)}",
+            "check digest and registry; a seal that was killed before the card was written must be repeated",
+        ) from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != digest:
+        raise BundleError(
+            f"{store.locate(key)} has SHA-256 {found}",
+            digest,
+            "the card was changed after sealing: do not use it; seal the bundle anew",
+        )
+    return data
+
+
+def _check_names(store: Store, prefix: str, card: Card) -> None:
+    if set(card.files) != set(FILE_NAMES):
+        raise BundleError(
+            f"the card lists {', '.join(sorted(card.files)) or 'no files'}", ", ".join(FILE_NAMES)
+        )
+    present = {info.key.removeprefix(prefix) for info in store.list(prefix)}
+    for name in sorted(present - {*FILE_NAMES, CARD_NAME}):
+        kind = (
+            "may hold pickled code and" if Path(name).suffix.lower() in PICKLE_SUFFIXES else "is a file that"
+        )
+        raise BundleError(
+            f"{store.locate(prefix + name)} {kind} is not on the card",
+            f"{', '.join(FILE_NAMES)} and {CARD_NAME}, nothing else",
+            "find out who put it there; remove it or seal the bundle anew",
+        )
+
+
+def _fetch(store: Store, key: str, path: Path, record: FileRecord) -> None:
+    if path.is_file() and path.stat().st_size == record.size_bytes and _sha256(path) == record.sha256:
+        return
+    try:
+        store.download(key, path, sha256=record.sha256, size_bytes=record.size_bytes)
+    except ObjectNotFoundError as error:
+        raise BundleError(f"{store.locate(key)} is missing", "the file that the card lists") from error
+    except IntegrityError as error:
+        raise BundleError(
+            f"{store.locate(key)} is not what the card promises: {error.found}",
+            f"{record.size_bytes} bytes with SHA-256 {record.sha256}",
+            "the file was damaged or changed after sealing: do not use it; seal the bundle anew",
+        ) from error
+
+
+def _put_card(store: Store, key: str, card_bytes: bytes) -> None:
+    try:
+        store.put(key, card_bytes, if_none_match=True)
+    except PreconditionFailedError:
+        if store.get(key) != card_bytes:
+            raise BundleError(
+                f"{store.locate(key)} exists with other content",
+                "the card that this digest names",
+                "it was changed after sealing: remove that bundle and seal anew",
+            ) from None
+
+
+def _is_missing(store: Store, key: str, record: FileRecord) -> bool:
+    info = store.stat(key)
+    return info is None or info.size_bytes != record.size_bytes
+
+
+def _check_safetensors(path: Path) -> None:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as tensors:
+            names = tuple(tensors.keys())
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BundleError(f"{path} cannot be read ({error})", "the weights as a safetensors file") from error
+    if not names:
+        raise BundleError(f"{path} holds no tensor", "the weights of the model")
+
+
+def _file_record(path: Path) -> FileRecord:
+    return FileRecord(sha256=_sha256(path), size_bytes=path.stat().st_size)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,131 @@
+"""The card of a bundle: what the model is, what it was made from, how to read its output, and its files' checksums."""
+
+from __future__ import annotations
+
+import math
+from pathlib import PurePosixPath
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, JsonValue, StringConstraints, model_validator
+
+from sentinode.config import Frozen, Record
+from sentinode.schema import CLASS_NAMES, PATCH_MPP_UM_PX, PATCH_PX
+
+RESEARCH_USE_ONLY: Final = (
+    "Research use only. Not a medical device; not for diagnosis or treatment decisions."
+)
+
+PICKLE_SUFFIXES: Final = frozenset(
+    {".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".dill", ".npy", ".npz"}
+)
+"""Formats that can carry pickled objects: loading one runs its author's code, so a bundle never holds them."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class OperatingPoint(Frozen):
+    """A threshold chosen on validation, and what it gave there."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    threshold: Probability
+    """A probability (after calibration) at or above it is a positive verdict."""
+    chosen_by: str
+    """The rule in words, e.g. ``largest specificity at sensitivity >= 0.95 on valid``."""
+    sensitivity: Probability
+    """On the validation split."""
+    specificity: Probability
+    """On the validation split."""
+
+
+class Calibration(Frozen):
+    """How a logit becomes a probability: ``sigmoid(a * logit + b)`` (Platt 1999); identity is a = 1, b = 0."""
+
+    kind: Literal["identity", "platt"] = "identity"
+    a: float = Field(default=1.0, gt=0.0)
+    b: float = 0.0
+
+    @model_validator(mode="after")
+    def _identity_changes_nothing(self) -> Self:
+        if self.kind == "identity" and (self.a, self.b) != (1.0, 0.0):
+            raise ValueError(f"identity calibration has a=1, b=0, not a={self.a}, b={self.b}")
+        return self
+
+    def probability(self, logit: float) -> float:
+        """The probability of the positive class for one logit."""
+        z = self.a * logit + self.b
+        return 1.0 / (1.0 + math.exp(-z)) if z >= 0 else math.exp(z) / (1.0 + math.exp(z))
+
+
+class Provenance(Frozen):
+    """What the weights were made from."""
+
+    dataset: str
+    manifest_digest: Sha256
+    """Digest of the manifest of the training data."""
+    run_name: str
+    run_url: str
+    """Folder of the training run: run.json, metrics, checkpoints, predictions."""
+    code_commit: str
+    """Git commit of the code that trained it; ``unknown`` outside a checkout."""
+    versions: dict[str, str] = {}
+    """Package name to version, at training time."""
+
+
+class FileRecord(Frozen):
+    """One file of a bundle."""
+
+    sha256: Sha256
+    size_bytes: int = Field(gt=0)
+
+
+class Card(Record):
+    """Everything a user or a server must know about a bundle.
+
+    ``card.json`` is the canonical JSON of this record, so the bundle's digest is the SHA-256 of that file. It holds the
+    checksums of all other files and no time or path of the machine that sealed it: same content, same digest.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")
+    class_names: tuple[str, str] = CLASS_NAMES
+    """Verdicts below and at or above the threshold."""
+    patch_px: int = PATCH_PX
+    """Input is RGB, uint8 [B, patch_px, patch_px, 3]; the graph preprocesses by itself."""
+    mpp_um_px: float = Field(default=PATCH_MPP_UM_PX, gt=0.0)
+    """Microns per pixel of the patches it was trained on."""
+    preprocess: dict[str, JsonValue] = {}
+    """Settings of the preprocessing inside the graph (input size, fit, mean, standard deviation), for readers."""
+    operating_points: tuple[OperatingPoint, ...] = Field(min_length=1)
+    default_operating_point: str
+    calibration: Calibration = Calibration()
+    training: Provenance
+    metrics: dict[str, dict[str, JsonValue]] = {}
+    """Split (valid, test) to measure to value or interval."""
+    licence: str
+    """Of the weights, e.g. ``Apache-2.0, trained on CC0 data``."""
+    notice: str = RESEARCH_USE_ONLY
+    golden_computed_by: str
+    """The program whose probabilities the golden patches carry, e.g. ``PyTorch 2.10 (CPU)``."""
+    files: dict[str, FileRecord] = {}
+    """File name to checksum and size; filled by ``seal``."""
+
+    @model_validator(mode="after")
+    def _contradiction_free(self) -> Self:
+        names = [point.name for point in self.operating_points]
+        if len(set(names)) < len(names):
+            raise ValueError(f"operating points share a name: {', '.join(names)}")
+        if self.default_operating_point not in names:
+            raise ValueError(
+                f"default_operating_point {self.default_operating_point!r} is none of {', '.join(names)}"
+            )
+        for name in self.files:
+            if PurePosixPath(name).name != name or name.startswith("."):
+                raise ValueError(f"{name!r} is not a plain file name")
+            if PurePosixPath(name).suffix.lower() in PICKLE_SUFFIXES:
+                raise ValueError(f"{name} may hold pickled code; a bundle holds ONNX and safetensors")
+        return self
+
+    def operating_point(self, name: str | None = None) -> OperatingPoint | None:
+        """The operating point called ``name`` (the default one for None), or None where there is no such point."""
+        wanted = self.default_operating_point if name is None else name
+        return next((point for point in self.operating_points if point.name == wanted), None)

@@ -1,0 +1,76 @@
+"""A detector as ONNX Runtime runs it: uint8 patches in, tumour logits out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from sentinode.errors import BundleError
+from sentinode.schema import PATCH_PX
+
+INPUT_NAME: Final = "images"
+OUTPUT_NAME: Final = "logit"
+
+
+class OnnxModel:
+    """One ONNX Runtime session over ``path``; safe to call from several threads.
+
+    The graph takes ``images`` uint8 [B, 96, 96, 3] and gives ``logit`` float32 [B]. ``threads`` is the number of threads
+    of one call. Raises BundleError where the file is no such graph.
+    """
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Spinning threads would take the cores that decode the next batch.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            # From bytes, not by path: a graph must not pull weights from files beside it, which no checksum covers.
+            self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=_providers())
+        except Exception as error:
+            raise BundleError(
+                f"{path.name} cannot be loaded by ONNX Runtime {onnxruntime.__version__} ({_first_line(error)})",
+                "one self-contained ONNX file without external data",
+                "export it anew (torch.onnx.export(..., external_data=False))",
+            ) from error
+        _check_signature(self._session, path.name)
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The execution providers in use, e.g. ``CPUExecutionProvider``."""
+        return tuple(self._session.get_providers())
+
+    def logits(self, images_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Tumour logits float32 [B] of patches uint8 [B, 96, 96, 3]."""
+        (logits_B,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: images_BHWC})
+        return cast("NDArray[np.float32]", logits_B)
+
+
+def _providers() -> list[Any]:
+    available = onnxruntime.get_available_providers()
+    # TensorFloat-32 keeps ten bits of mantissa: golden patches would differ by more than their tolerance.
+    cuda: list[Any] = (
+        [("CUDAExecutionProvider", {"use_tf32": 0})] if "CUDAExecutionProvider" in available else []
+    )
+    return [*cuda, "CPUExecutionProvider"]
+
+
+def _check_signature(session: Any, name: str) -> None:
+    inputs = [(i.name, i.type, len(i.shape), i.shape[1:]) for i in session.get_inputs()]
+    outputs = [(o.name, o.type, len(o.shape)) for o in session.get_outputs()]
+    if inputs != [(INPUT_NAME, "tensor(uint8)", 4, [PATCH_PX, PATCH_PX, 3])]:
+        raise BundleError(
+            f"{name} takes {inputs}", f"one input {INPUT_NAME}: uint8 [B, {PATCH_PX}, {PATCH_PX}, 3]"
+        )
+    if outputs != [(OUTPUT_NAME, "tensor(float)", 1)]:
+        raise BundleError(f"{name} gives {outputs}", f"one output {OUTPUT_NAME}: float32 [B]")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

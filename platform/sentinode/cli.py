@@ -1,0 +1,117 @@
+"""The command line: one sub-command a step, flags generated from the frozen configuration models."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, TypeVar
+
+import tyro
+from pydantic import Field, ValidationError, create_model
+from rich.console import Console
+
+from sentinode import __version__
+from sentinode.config import Frozen, summarise
+from sentinode.errors import ConfigError, SentinodeError
+from sentinode.logs import configure_logging
+
+COMMANDS: Final = {
+    "ingest": "a folder of labelled patches -> shards and a manifest",
+    "verify": "re-read a data set and name each fault",
+    "train": "a manifest -> a trained detector (Ray Train DDP)",
+    "evaluate": "a trained run -> predictions and a report",
+    "promote": "an evaluated run -> a sealed bundle, and an alias moved to it",
+    "serve": "a bundle -> an HTTP endpoint (Ray Serve)",
+    "demo": "the whole way on one machine",
+    "doctor": "what is installed and reachable here, and what to fix",
+}
+INTERRUPTED: Final = 130
+
+T = TypeVar("T", bound=Frozen)
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``sentinode``; ends the process with the step's exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _print_overview()
+        sys.exit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        Console().print(__version__, highlight=False)
+        sys.exit(0)
+    sys.exit(run_step(arguments[0], arguments[1:]))
+
+
+def run_step(name: str, arguments: Sequence[str]) -> int:
+    """Parse the flags of step ``name``, run it and return its exit code: 0 done, 1 failed, 2 wrong usage.
+
+    A user's mistake prints what was found, expected and to be done; never a traceback (``SENTINODE_DEBUG=1`` shows it).
+    """
+    configure_logging()
+    try:
+        if name not in COMMANDS:
+            raise ConfigError(f"unknown command {name!r}", f"one of {', '.join(COMMANDS)}", "see sentinode --help")
+        step = importlib.import_module(f"sentinode.commands.{name}")
+        defaults, rest = step.defaults(arguments) if hasattr(step, "defaults") else (None, list(arguments))
+        config, dry_run = parse(step.FLAGS, name, rest, defaults)
+        if dry_run:
+            Console().print_json(json.dumps(config.model_dump(mode="json")))
+            return 0
+        return int(step.run(config) or 0)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; the same command resumes where it can")
+        return INTERRUPTED
+    except ValidationError as error:
+        return _fail(ConfigError(summarise(error), remedy=f"see sentinode {name} --help"))
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "sentinode":
+            raise
+        return _fail(
+            ConfigError(f"the package {error.name} is not installed", remedy="pip install 'sentinode[train,serve]'")
+        )
+    except SentinodeError as error:
+        return _fail(error)
+
+
+def parse(
+    flags: type[T], name: str, arguments: Sequence[str], defaults: T | None = None
+) -> tuple[T, bool]:
+    """Turn ``arguments`` into the frozen model ``flags``; also whether ``--dry-run`` was given."""
+    switch = (Annotated[bool, Field(description="Print the resolved configuration and stop.")], False)
+    extended: Any = create_model(f"{flags.__name__}Flags", __base__=flags, __doc__=flags.__doc__, dry_run=switch)
+    given = extended.model_validate(dict(defaults)) if defaults is not None else tyro.MISSING_NONPROP
+    parsed = tyro.cli(
+        extended,
+        prog=f"sentinode {name}",
+        args=list(arguments),
+        default=given,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    values = dict(parsed)
+    dry_run = bool(values.pop("dry_run"))
+    return flags.model_validate(values), dry_run
+
+
+def _fail(error: SentinodeError) -> int:
+    if os.environ.get("SENTINODE_DEBUG"):
+        log.error("traceback (SENTINODE_DEBUG is set)", exc_info=error)
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False)
+    return error.exit_code
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def _print_overview() -> None:
+    console = Console(highlight=False)
+    console.print("usage: sentinode <command> \\[options]\n\nLymph-node metastasis detectors: train, search, serve.\n")
+    for name, what in COMMANDS.items():
+        console.print(f"  [bold]{name:<10}[/] {what}")
+    console.print("\nsentinode <command> --help shows its options. Research use only.")

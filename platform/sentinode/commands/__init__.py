@@ -1,0 +1,1 @@
+"""One module a step: its flags (a frozen model named in ``FLAGS``) and ``run``."""

@@ -1,0 +1,101 @@
+"""What ``ingest`` is told: where patches come from, how they are split, where shards go."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from sentinode.config import Frozen, canonical_json
+from sentinode.data.sources import FolderKind, Source, detect, open_source
+from sentinode.data.sources.synthetic import SyntheticSource
+from sentinode.data.synthetic import SyntheticConfig
+from sentinode.errors import ConfigError
+from sentinode.schema import Encoding
+
+SYNTHETIC = "synthetic"
+
+_FORMAT_VERSION = 1
+"""Raised when the same settings and input would give other bytes."""
+
+_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+
+
+class IngestConfig(Frozen):
+    """Turn a folder of patches (or synthetic ones) into train, valid and test shards and a manifest."""
+
+    source: str
+    """Folder that holds the data set, or ``synthetic``."""
+    out: str
+    """Where the data set goes: ``s3://bucket/prefix`` or a local folder, one for each data set."""
+    kind: Literal["auto", "kaggle", "pcam-h5", "folder"] = "auto"
+    """Layout of the folder; ``auto`` recognises it."""
+    dataset: str | None = Field(default=None, pattern=_NAME)
+    """Name of the data set, part of the shards' names; the folder's name by default."""
+    valid_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of the training patches carved out as valid split where the source has none; 0 carves none."""
+    test_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of the training patches carved out as test split where the source has none; 0 carves none."""
+    split_seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of carved splits."""
+    use_source_splits: bool = True
+    """Keep the source's own train, valid and test; otherwise pool them and split anew."""
+    shard_samples: int = Field(default=4096, ge=1, le=65536)
+    """Patches a shard (about 30 KB each as npy)."""
+    encoding: Encoding = Encoding.NPY
+    """How pixels are kept: npy (mapped into memory, no decoding), webp (lossless) or jpeg (quality 95, lossy)."""
+    on_conflict: Literal["error", "drop"] = "error"
+    """What to do when the same pixels carry two labels: end with an error, or drop them (counted)."""
+    max_bad: int = Field(default=0, ge=0)
+    """Number of unreadable, corrupt or wrongly sized images to tolerate; they are listed and left out."""
+    positive_class: str | None = None
+    """Name of the folder of tumour patches, where it is not one of the usual names (layout folder only)."""
+    synthetic: SyntheticConfig = SyntheticConfig()
+    """What to make when the source is ``synthetic``."""
+    overwrite: bool = False
+    """Replace a data set of other settings or input that stands at ``out``."""
+
+    @model_validator(mode="after")
+    def _leaves_training_patches(self) -> Self:
+        if self.valid_fraction + self.test_fraction >= 1.0:
+            raise ConfigError(
+                f"valid_fraction {self.valid_fraction} + test_fraction {self.test_fraction}",
+                "a sum below 1",
+                "lower one of them, so that training patches are left",
+            )
+        return self
+
+    def open_source(self) -> Source:
+        """The source that ``source`` and ``kind`` name. Raises SourceError where the folder has no known layout."""
+        if self.source == SYNTHETIC:
+            return SyntheticSource(self.synthetic)
+        folder = Path(self.source).expanduser().absolute()
+        kind: FolderKind | Literal["auto"] = self.kind
+        if kind == "auto":
+            return detect(folder, self.positive_class)
+        return open_source(kind, folder, self.positive_class)
+
+    def dataset_name(self) -> str:
+        """``dataset``, or a name made from the source folder's."""
+        if self.dataset:
+            return self.dataset
+        name = re.sub(r"[^a-z0-9]+", "-", Path(self.source).expanduser().absolute().name.lower()).strip("-")[
+            :63
+        ]
+        return name or "dataset"
+
+    def recipe_digest(self, listing_digest: str) -> str:
+        """SHA-256 of the input's listing and every setting that shapes the result, but not of where it lies."""
+        kept = {
+            "dataset", "valid_fraction", "test_fraction", "split_seed", "use_source_splits", "shard_samples",
+            "encoding", "on_conflict",
+        }  # fmt: skip
+        settings = self.model_dump(mode="json", include=kept) | {"dataset": self.dataset_name()}
+        return _sha256([_FORMAT_VERSION, settings, listing_digest])
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(canonical_json(value)).hexdigest()

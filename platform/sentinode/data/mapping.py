@@ -1,0 +1,83 @@
+"""One stretch of address space into which many files are mapped side by side.
+
+``mmap.mmap`` cannot choose an address and keeps a descriptor per file open, so this calls the C library. A mapping keeps
+its file's description alive, and with it a shared lock taken on it (a lease of the node cache), until it is taken out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import weakref
+from typing import BinaryIO
+
+import torch
+
+from sentinode.errors import StoreError
+
+_PROT_NONE = 0
+_MAP_FIXED = 0x10
+_MAP_NORESERVE = 0x4000 if os.uname().sysname == "Linux" else 0x40
+_MADV_DONTNEED = 4
+_FAILED = ctypes.c_void_p(-1).value
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int64,
+]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+class Mapping:
+    """``size_bytes`` of reserved address space, uint8 [size_bytes] as ``bytes_``. It takes no memory by itself.
+
+    Reading where no file is mapped kills the process, as any stray pointer does: callers keep account.
+    """
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._base = self._map(None, self._size_bytes, _PROT_NONE, _reserved(), -1)
+        self._release = weakref.finalize(self, _libc.munmap, self._base, self._size_bytes)
+        # Tensors made from this view do not keep the address space; they must not outlive the mapping.
+        view = (ctypes.c_uint8 * self._size_bytes).from_address(self._base)
+        self.bytes_ = torch.frombuffer(view, dtype=torch.uint8)
+
+    def place(self, file: BinaryIO, offset_bytes: int, size_bytes: int) -> None:
+        """Map the first ``size_bytes`` of ``file``, read-only, at ``offset_bytes`` (a multiple of the page size)."""
+        flags = mmap.MAP_PRIVATE | _MAP_FIXED
+        self._map(self._base + offset_bytes, size_bytes, mmap.PROT_READ, flags, file.fileno())
+
+    def clear(self, offset_bytes: int, size_bytes: int) -> None:
+        """Take a file out again, which ends its lease; the address space stays reserved."""
+        self._map(self._base + offset_bytes, size_bytes, _PROT_NONE, _reserved() | _MAP_FIXED, -1)
+
+    def forget_pages(self) -> None:
+        """Give the pages back to the system: they stay in its page cache but leave this process's memory."""
+        _libc.madvise(self._base, self._size_bytes, _MADV_DONTNEED)
+
+    def close(self) -> None:
+        """Give the address space back and end all leases. No tensor made from ``bytes_`` may be used any more."""
+        self._release()
+
+    def _map(self, address: int | None, size_bytes: int, protection: int, flags: int, descriptor: int) -> int:
+        result = _libc.mmap(address, size_bytes, protection, flags, descriptor, 0)
+        if result is None or result == _FAILED:
+            cause = os.strerror(ctypes.get_errno())
+            raise StoreError(
+                f"{size_bytes} bytes cannot be mapped into memory: {cause}",
+                "address space for all shards",
+                "raise the limits on address space (ulimit -v) and on maps (sysctl vm.max_map_count)",
+            )
+        return int(result)
+
+
+def _reserved() -> int:
+    return mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE

@@ -1,0 +1,94 @@
+"""Ray, for as long as it is needed: a cluster that is there already, or a local one that is stopped again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sentinode
+from sentinode.errors import ConfigError, MissingDependencyError
+
+FORWARDED = ("AWS_", "WANDB_")
+"""Prefixes of the environment variables that worker processes get from the one that starts or joins the cluster."""
+CONNECT_TIMEOUT_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
+    """Ray is up within the ``with``: joined at ``address`` or ``RAY_ADDRESS``, else started here with ``num_cpus``.
+
+    ``address``: ``host:port``, ``auto`` or ``local`` (start one whatever RAY_ADDRESS says). A session within another
+    uses the outer one. What was started here is stopped on the way out; a joined cluster is left running.
+    Raises MissingDependencyError without Ray and ConfigError where no cluster answers.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingDependencyError("Ray is not installed", remedy="pip install 'sentinode[train]'") from error
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    # Workers' own log lines stay in Ray's log folder; what concerns the user is reported by the driver.
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        cpus = num_cpus or os.cpu_count() or 1
+        ray.init(
+            address="local", num_cpus=cpus, include_dashboard=False, runtime_env=_worker_environment(local=True), **quiet
+        )
+        log.info("started a local Ray with %d CPUs", cpus)
+    else:
+        _join(address, quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str, quiet: dict[str, int | bool]) -> None:
+    import ray
+
+    _check_answers(address)
+    # A submitted job brings its runtime environment along, and Ray refuses a second one that names the same variables.
+    runtime_env = None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else _worker_environment(local=False)
+    try:
+        ray.init(address=address, runtime_env=runtime_env, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise _no_cluster(address, str(error).splitlines()[0]) from error
+    log.info("joined the Ray cluster at %s", address)
+
+
+def _check_answers(address: str) -> None:
+    """Knock first: Ray itself tries a dead address for half a minute and then kills the process."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host or "127.0.0.1", int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise _no_cluster(address, str(error)) from error
+
+
+def _no_cluster(address: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"no Ray cluster answers at {address} ({why})",
+        "the address of a running cluster",
+        "start one by `ray start --head`, or leave address and RAY_ADDRESS out to use this machine alone",
+    )
+
+
+def _worker_environment(*, local: bool) -> dict[str, dict[str, str]]:
+    """Runtime environment of the workers: storage settings, and here the source root, which need not be installed."""
+    prefixes = (*FORWARDED, "SENTINODE_") if local else FORWARDED  # a cache folder here is none of theirs elsewhere
+    variables = {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+    if local:
+        root = str(Path(sentinode.__file__).parents[1])
+        inherited = os.environ.get("PYTHONPATH", "")
+        variables["PYTHONPATH"] = f"{root}{os.pathsep}{inherited}" if inherited else root
+    return {"env_vars": variables}

@@ -1,0 +1,244 @@
+"""Data-parallel training: Ray Train starts the ranks, joins them in a process group and restarts them after a fault.
+
+The loop itself is plain PyTorch (training/loop.py), and state goes through our own store, so a restart by Ray, a re-run
+of the command and a move to other machines all resume in the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import ray
+import torch
+from pydantic import Field
+from ray import train as ray_train
+from ray.train.torch import TorchTrainer, get_device
+
+from sentinode.config import Frozen, Record
+from sentinode.data.manifest import load_manifest
+from sentinode.errors import ConfigError, ManifestError, SentinodeError, StoreError, TrainingError
+from sentinode.experiment import Experiment, begin_run
+from sentinode.storage import Store, open_store
+from sentinode.tracking import Tracker
+from sentinode.training.feeds import open_feeds
+from sentinode.training.loop import RankContext, run_training
+from sentinode.training.metrics import EpochRecord
+from sentinode.training.state import load_history
+
+POLL_S = 0.2
+WATCH_S = 0.5
+RESTARTS = 3
+"""Lost workers or nodes that a run survives; each costs some seconds and the epochs since the last checkpoint."""
+
+log = logging.getLogger(__name__)
+
+
+class ScalingSettings(Frozen):
+    """How many processes train, and on what."""
+
+    num_workers: int = Field(2, ge=1)
+    """Data-parallel processes (DDP ranks)."""
+    cpus_per_worker: int = Field(1, ge=1)
+    """CPU cores, and so computing threads, of each."""
+    use_gpu: bool = False
+    """Give each worker a GPU."""
+
+    @property
+    def num_cpus(self) -> int:
+        """CPUs that all workers take together."""
+        return self.num_workers * self.cpus_per_worker
+
+
+class TrainResult(Record):
+    """What a finished training came to."""
+
+    run: str
+    """URL of the run."""
+    epochs: int
+    best: EpochRecord
+    """The epoch whose weights were kept: highest validation AUROC."""
+    patches_per_s: float
+    """Training throughput, median over epochs, all workers together."""
+    wait_fraction: float
+    """Share of the training time spent waiting for data, median over epochs."""
+
+
+def train(
+    experiment: Experiment,
+    scaling: ScalingSettings | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> TrainResult:
+    """Train ``experiment`` to its end within a Ray session, resuming it where it was begun before.
+
+    ``on_epoch`` is called in this process, once for each epoch trained by this call.
+    Raises ConfigError, ManifestError or StoreError before anything is started where the experiment cannot run, and
+    TrainingError where the loss diverges or workers fail more often than RESTARTS.
+    """
+    scaling = scaling or ScalingSettings()
+    manifest, _ = load_manifest(experiment.data)
+    _check_batch(experiment, scaling)
+    begin_run(experiment, manifest)
+    _check_cluster(scaling)
+    store = open_store(experiment.run)
+    known = len(load_history(store))
+    with _watch(store, known, on_epoch or (lambda record: None)):
+        _fit(experiment, scaling)
+    history = load_history(store)
+    return TrainResult(
+        run=experiment.run,
+        epochs=len(history),
+        best=max(history, key=lambda record: record.valid_auroc),
+        patches_per_s=median(record.patches_per_s for record in history),
+        wait_fraction=median(record.wait_fraction for record in history),
+    )
+
+
+def _fit(experiment: Experiment, scaling: ScalingSettings) -> None:
+    """Run the ranks to the end."""
+    # The controller looks at its workers every 2 s by default and takes one report at a look: too slow for short epochs.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_S))
+    # No checkpoint is ever given to Ray, so its storage holds a marker file and a working folder only: a folder of each
+    # node's own will do, and no credentials are pickled. A fresh name keeps Ray from loading a former snapshot.
+    folder = tempfile.mkdtemp(prefix="sentinode-ray-")
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"experiment": experiment.to_json(), "threads": scaling.cpus_per_worker},
+        scaling_config=ray_train.ScalingConfig(
+            num_workers=scaling.num_workers,
+            use_gpu=scaling.use_gpu,
+            resources_per_worker={"CPU": scaling.cpus_per_worker, **({"GPU": 1} if scaling.use_gpu else {})},
+        ),
+        run_config=ray_train.RunConfig(
+            name=f"{experiment.name}-{uuid.uuid4().hex[:8]}",
+            storage_path=folder,
+            failure_config=ray_train.FailureConfig(max_failures=RESTARTS, controller_failure_limit=RESTARTS),
+        ),
+    )
+    try:
+        failure = trainer.fit().return_value
+    except ray_train.TrainingFailedError as error:
+        raise _typed(error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if isinstance(failure, SentinodeError):
+        raise failure
+
+
+def _work(task: dict[str, Any]) -> SentinodeError | None:
+    """One rank. An error that every rank meets alike is returned: raised, it would only be repeated by restarts."""
+    torch.set_num_threads(task["threads"])  # Ray sets OMP_NUM_THREADS to 1
+    experiment = Experiment.from_json(task["experiment"], "the experiment sent to a worker")
+    place = ray_train.get_context()
+    rank, world_size = place.get_world_rank(), place.get_world_size()
+    with _tracked(experiment, rank) as tracker:
+
+        def report(record: EpochRecord) -> None:
+            figures = {name: float(value) for name, value in record.model_dump().items()}
+            if tracker is not None:
+                tracker.log(figures, record.epoch)
+            ray_train.report(figures)
+
+        context = RankContext(rank, world_size, get_device(), report)
+        try:
+            manifest, data = load_manifest(experiment.data)
+            feeds = open_feeds(experiment, manifest, data, rank, world_size)
+            run_training(experiment, feeds, open_store(experiment.run), context)
+        except (ConfigError, ManifestError, TrainingError) as error:
+            return error
+    return None
+
+
+@contextmanager
+def _tracked(experiment: Experiment, rank: int) -> Iterator[Tracker | None]:
+    """W&B on rank 0. What it leaves on disk (offline runs) is kept with the run, below ``wandb/``."""
+    if rank != 0:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="sentinode-wandb-") as name:
+        tracker = Tracker(experiment.name, experiment.model_dump(mode="json"), Path(name))
+        try:
+            yield tracker
+        finally:
+            tracker.finish()
+            store = open_store(experiment.run)
+            for path in sorted(Path(name).rglob("*")):
+                if path.is_file() and not path.is_symlink():
+                    store.upload(path, path.relative_to(name).as_posix())
+
+
+@contextmanager
+def _watch(store: Store, known: int, on_epoch: Callable[[EpochRecord], None]) -> Iterator[None]:
+    """Call ``on_epoch`` for each line that metrics.jsonl gets beyond the first ``known``.
+
+    The ranks run elsewhere; what they leave in the store is all that the driver needs to know.
+    """
+    over = threading.Event()
+    told = known
+
+    def tell_new() -> None:
+        nonlocal told
+        for record in load_history(store)[told:]:
+            on_epoch(record)
+            told += 1
+
+    def follow() -> None:
+        while not over.wait(WATCH_S):
+            try:
+                tell_new()
+            except StoreError as error:
+                log.debug("progress is not known for now: %s", error)
+
+    thread = threading.Thread(target=follow, name="watch-metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    tell_new()
+
+
+def _check_batch(experiment: Experiment, scaling: ScalingSettings) -> None:
+    size, workers = experiment.train.batch_size, scaling.num_workers
+    if size % workers:
+        lower = size - size % workers
+        raise ConfigError(
+            f"train.batch_size {size} does not split evenly over {workers} workers",
+            f"a multiple of {workers}",
+            f"set train.batch_size to {lower + workers}" + (f" or {lower}" if lower else ""),
+        )
+
+
+def _check_cluster(scaling: ScalingSettings) -> None:
+    resources = ray.cluster_resources()
+    asked = {"CPU": scaling.num_cpus, "GPU": scaling.num_workers if scaling.use_gpu else 0}
+    for kind, number in asked.items():
+        have = int(resources.get(kind, 0))
+        if number > have:
+            # An autoscaler may still bring them, so this is no error; without one Ray Train gives up after a while.
+            log.warning("training asks for %d %ss and the cluster has %d: waiting for more", number, kind, have)
+
+
+def _typed(error: ray_train.TrainingFailedError) -> SentinodeError:
+    """The user's error within Ray's, or a TrainingError that names the first failure."""
+    failures = getattr(error, "worker_failures", {})
+    for failure in failures.values():
+        cause = getattr(failure, "cause", failure)
+        if isinstance(cause, SentinodeError):
+            return cause
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return TrainingError(
+        f"training failed: {lines[-1] if lines else error}",
+        f"at most {RESTARTS} lost workers",
+        "see the log of the run's workers (ray logs); the same command resumes from the last checkpoint",
+    )

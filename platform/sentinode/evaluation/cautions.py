@@ -1,0 +1,109 @@
+"""The report in words: the headline as plain sentences, and what a reader must know before trusting a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sentinode.evaluation.operating_point import OperatingPoint
+from sentinode.evaluation.predictions import Predictions
+
+if TYPE_CHECKING:
+    from sentinode.evaluation.report import Estimate, SplitResult
+
+FEW_POSITIVES = 300
+"""Below it even a faultless model cannot show 99 % sensitivity: 3 / n bounds the misses (rule of three)."""
+
+FEW_SLIDES = 30
+"""Below it a cluster bootstrap is known to be too narrow (Cameron, Gelbach and Miller 2008)."""
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """``98.7 %``; never rounded up to 100 % nor down to 0 %."""
+    if share is None:
+        return "not estimable"
+    text = f"{100 * share:.{digits}f}"
+    if float(text) == 100 and share < 1:
+        text = f"{100 - 10**-digits:.{digits}f}"
+    if float(text) == 0 and share > 0:
+        text = f"{10**-digits:.{digits}f}"
+    return f"{text} %"
+
+
+def interval(e: Estimate, as_percent: bool = True) -> str:
+    """``97.9–99.3 %`` or ``0.912–0.934``; words where there is none."""
+    if e.low is None or e.high is None:
+        return "not estimable"
+    if as_percent:
+        return f"{percent(e.low).removesuffix(' %')}–{percent(e.high)}"
+    return f"{e.low:.3f}–{e.high:.3f}"
+
+
+def summary(result: SplitResult, point: OperatingPoint, level: float) -> str:
+    """The headline figures of one split as sentences that need no statistics."""
+    name = {"valid": "validation"}.get(result.split, result.split)
+    at = result.points[point.name].measures
+    auroc, found, spared = result.measures["auroc"], at["sensitivity"], at["specificity"]
+    if auroc.value is None or found.value is None or spared.value is None:
+        return (
+            f"The {name} patches are of one class only ({result.positives} tumour, {result.negatives} negative): "
+            "discrimination cannot be estimated from them."
+        )
+    return (
+        f"Of 100 negative {name} patches, {100 * spared.value:.0f} need not be read at the {point.name} threshold "
+        f"({percent(level, 0)} interval {interval(spared)}), and {percent(found.value)} of the tumour patches are found "
+        f"({interval(found)}). Shown one tumour and one negative patch, the model ranks them rightly "
+        f"{percent(auroc.value)} of the time (AUROC {auroc.value:.3f}, {interval(auroc, as_percent=False)})."
+    )
+
+
+def warnings(
+    valid: Predictions, test: Predictions | None, headline: SplitResult, points: Sequence[OperatingPoint]
+) -> tuple[str, ...]:
+    """What limits the figures, most weighty first."""
+    out = []
+    if test is None:
+        out.append(
+            "There is no test split: these are figures of validation, on which thresholds and best epoch were "
+            "chosen. They flatter the model."
+        )
+    out += _about_slides(valid, test, headline)
+    if headline.positives < FEW_POSITIVES:
+        out.append(
+            f"Only {headline.positives} tumour patches in {headline.split}: even a faultless result could not show a "
+            f"sensitivity above {percent(max(0.0, 1 - 3 / max(headline.positives, 1)))} with confidence."
+        )
+    out += [
+        f"The {p.name} threshold cannot reach its aim but by flagging every patch."
+        for p in points
+        if not p.reachable
+    ]
+    for p in (valid, test):
+        missing = 0 if p is None else len(p) - len(p.labelled())
+        if p is not None and missing:
+            out.append(f"{missing} patches of {p.splits[0]} carry no label and enter no figure.")
+    return tuple(out)
+
+
+def _about_slides(valid: Predictions, test: Predictions | None, headline: SplitResult) -> list[str]:
+    measured = (valid if test is None else test).labelled()
+    out = []
+    unknown = sum(slide is None for slide in measured.slides)
+    if headline.interval_unit == "patch":
+        out.append(
+            "Slides are unknown: intervals are over patches, which are treated as independent. Patches of one slide "
+            "resemble each other, so the true uncertainty is larger."
+        )
+    elif unknown:
+        out.append(f"{unknown} of {len(measured)} patches name no slide and count as a slide each.")
+    if headline.slides is not None and headline.slides < FEW_SLIDES:
+        out.append(
+            f"Only {headline.slides} slides in {headline.split}: intervals over slides are too narrow."
+        )
+    if test is not None:
+        shared = {s for s in valid.slides if s is not None} & {s for s in test.slides if s is not None}
+        if shared:
+            out.append(
+                f"{len(shared)} slides lie in validation and in test, e.g. {min(shared)}: figures of test flatter."
+            )
+    return out

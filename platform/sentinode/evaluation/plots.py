@@ -1,0 +1,176 @@
+"""The figures of the report as inline SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from sentinode.evaluation.cautions import percent
+from sentinode.evaluation.intervals import clopper_pearson
+from sentinode.evaluation.metrics import RankedScores, ScoreCurve
+from sentinode.evaluation.operating_point import OperatingPoint
+from sentinode.evaluation.predictions import Predictions
+from sentinode.evaluation.report import SplitResult
+from sentinode.evaluation.svg import Axis, Chart
+
+HISTOGRAM_BINS = 40
+WORKLOAD_FROM = 0.8
+"""Lowest sensitivity of the workload curve: below it nobody would set patches aside."""
+
+SPLIT_NAMES = {"valid": "validation", "test": "test"}
+
+
+def curve_of(predictions: Predictions) -> ScoreCurve:
+    """The counts at each distinct probability of the labelled patches."""
+    labelled = predictions.labelled()
+    return RankedScores.of(labelled.labels, labelled.probabilities).curve()
+
+
+def roc(curves: Mapping[str, ScoreCurve], results: Sequence[SplitResult], point: OperatingPoint) -> str:
+    """ROC curves, the main split last and solid, with the operating point on it."""
+    chart = Chart("ROC curve", Axis.share("1 − specificity (false positive rate)"), Axis.share("Sensitivity"))
+    chart.line([0, 1], [0, 1], "chance")
+    for result in results:
+        fpr, tpr = curves[result.split].roc()
+        chart.line(fpr, tpr, _line(result, results), _legend(result, "auroc", "AUROC"))
+    at = results[-1].points[point.name].measures
+    sensitivity, specificity = at["sensitivity"].value, at["specificity"].value
+    if sensitivity is not None and specificity is not None:
+        right = specificity < 0.55
+        chart.marker(
+            1 - specificity, sensitivity - 0.0, "point", "" if right else point.name, radius_px=5.5
+        )
+        if right:
+            chart.marker(1 - specificity, sensitivity, "point", radius_px=5.5)
+            x = chart.x.position([1 - specificity], 58, chart.width_px - 16)[0]
+            y = chart.y.position([sensitivity], chart.height_px - 50, 14)[0]
+            chart.text(min(x, chart.width_px - 60), y + 24, point.name, "label", "middle")
+    return chart.render()
+
+
+def precision_recall(curves: Mapping[str, ScoreCurve], results: Sequence[SplitResult]) -> str:
+    """Precision against recall; the dotted line is what guessing gives."""
+    chart = Chart("Precision-recall curve", Axis.share("Sensitivity (recall)"), Axis.share("PPV (precision)"))
+    share = results[-1].positives / results[-1].patches
+    chart.line([0, 1], [share, share], "chance")
+    for result in results:
+        precision, recall = curves[result.split].precision_recall()
+        precision, recall = np.append(precision[:1], precision), np.append([0.0], recall)
+        chart.line(recall, precision, _line(result, results), _legend(result, "average_precision", "AP"))
+    return chart.render(legend_at=(0.06, 0.78))
+
+
+def workload(curves: Mapping[str, ScoreCurve], results: Sequence[SplitResult]) -> str:
+    """Share of negative patches that need not be read against the sensitivity that is kept."""
+    chart = Chart(
+        "Workload curve",
+        Axis.share("Sensitivity kept", low=WORKLOAD_FROM, step=0.05),
+        Axis.share("Negative patches not to be read"),
+        width_px=640,
+        height_px=380,
+    )
+    for result in results:
+        fpr, tpr = curves[result.split].roc()
+        # As a step: between two reachable sensitivities the next higher one has to be used.
+        keep = np.flatnonzero(np.append(tpr[1:] != tpr[:-1], True) | (np.arange(len(tpr)) == 0))
+        x, y = np.repeat(tpr[keep], 2)[:-1], np.repeat(1 - fpr, 1)[_first_at(tpr, keep)]
+        y = np.repeat(y, 2)[1:]
+        inside = x >= WORKLOAD_FROM
+        x, y = x[inside], y[inside]
+        if len(x):
+            x, y = np.append([WORKLOAD_FROM], x), np.append(y[:1], y)
+        if result is results[-1]:
+            chart.area(x, y, "fill-main")
+        chart.line(x, y, _line(result, results), SPLIT_NAMES.get(result.split, result.split))
+    for name, estimate in results[-1].measures.items():
+        if name.startswith("specificity_at_sensitivity_") and estimate.value is not None:
+            sensitivity = float(name.rsplit("_", 1)[1])
+            if sensitivity >= WORKLOAD_FROM:
+                anchor = "end" if sensitivity > 0.98 else "start"
+                chart.marker(
+                    sensitivity, estimate.value, "point", percent(estimate.value, 0), anchor, above=True
+                )
+    return chart.render(legend_at=(0.04, 0.84))
+
+
+def reliability(results: Sequence[SplitResult], level: float) -> str:
+    """Share of tumour patches against probability, with exact intervals; dot area grows with the number of patches."""
+    chart = Chart("Reliability", Axis.share("Predicted probability"), Axis.share("Share that is tumour"))
+    chart.line([0, 1], [0, 1], "chance")
+    result = results[-1]
+    most = max(b.patches for b in result.reliability)
+    chart.line(
+        [b.mean_probability for b in result.reliability],
+        [b.positive_share for b in result.reliability],
+        "line-main thin",
+    )
+    for b in result.reliability:
+        low, high = clopper_pearson(round(b.positive_share * b.patches), b.patches, level)
+        chart.whisker(b.mean_probability, low, high, "whisker")
+        chart.marker(
+            b.mean_probability, b.positive_share, "point", radius_px=2.5 + 5.5 * math.sqrt(b.patches / most)
+        )
+    return chart.render()
+
+
+def histogram(predictions: Predictions, point: OperatingPoint) -> str:
+    """Probabilities of negative and tumour patches, with the threshold."""
+    labelled = predictions.labelled()
+    edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
+    counts = [np.histogram(labelled.probabilities[labelled.labels == c], edges)[0] for c in (0, 1)]
+    top = int(max(c.max() for c in counts))
+    chart = Chart(
+        "Distribution of probabilities",
+        Axis.share("Predicted probability of tumour"),
+        Axis.around("Patches", [0.0, 1.12 * max(top, 1)], zero=True),
+    )
+    chart.bars(edges, counts[0], "bar-negative", "negative")
+    chart.bars(edges, counts[1], "bar-tumour", "tumour")
+    chart.vertical(point.threshold, "threshold", f"{point.name} threshold")
+    return chart.render(legend_at=(0.42, 0.16))
+
+
+def training_curves(history: Sequence[Mapping[str, float]]) -> list[str]:
+    """One chart for losses and one for rates over the epochs, from the metrics that ``history`` holds.
+
+    Rows carry ``epoch`` and any of ``<train|valid>_<loss|nll|auroc|accuracy|...>``; other figures are not drawn.
+    """
+    groups = {
+        "Loss": [k for k in _keys(history) if k.endswith(("loss", "nll"))],
+        "AUROC, accuracy": [k for k in _keys(history) if k.endswith(("auroc", "auc", "accuracy"))],
+    }
+    charts = []
+    for label, keys in groups.items():
+        series = {k: [(r.get("epoch", i + 1), r[k]) for i, r in enumerate(history) if k in r] for k in keys}
+        series = {k: [(x, y) for x, y in v if math.isfinite(y)] for k, v in series.items()}
+        points = [p for v in series.values() for p in v]
+        if not points:
+            continue
+        epochs = Axis.around("Epoch", [x for x, _ in points])
+        chart = Chart(f"{label} over training", epochs, Axis.around(label, [y for _, y in points]))
+        for number, (key, values) in enumerate(v for v in series.items() if v[1]):
+            css = "line-other" if key.startswith("train") else ("line-main", "line-third")[number % 2]
+            chart.line([x for x, _ in values], [y for _, y in values], css, key.replace("_", " "))
+        charts.append(chart.render(legend_at=(0.55, 0.05) if label == "Loss" else (0.55, 0.8)))
+    return charts
+
+
+def _keys(history: Sequence[Mapping[str, float]]) -> list[str]:
+    return list(dict.fromkeys(key for row in history for key in row))
+
+
+def _first_at(tpr: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """For each kept sensitivity the first, and so most specific, point of the curve that has it."""
+    return np.searchsorted(tpr, tpr[keep])
+
+
+def _line(result: SplitResult, results: Sequence[SplitResult]) -> str:
+    return "line-main" if result is results[-1] else "line-other"
+
+
+def _legend(result: SplitResult, measure: str, short: str) -> str:
+    value = result.measures[measure].value
+    name = SPLIT_NAMES.get(result.split, result.split)
+    return f"{name}, {short} {value:.3f}" if value is not None else name

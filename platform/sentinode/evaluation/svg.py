@@ -1,0 +1,185 @@
+"""A small chart: axes, lines, areas, bars and markers as inline SVG, coloured by the style sheet of the page.
+
+Inline SVG with CSS classes, so that one drawing serves light and dark pages and prints sharply at any size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 58, 16, 14, 50
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear axis in data units. ``percent`` writes ticks as percentages."""
+
+    label: str
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    percent: bool = False
+
+    @classmethod
+    def share(cls, label: str, low: float = 0.0, step: float = 0.2) -> Axis:
+        """An axis from ``low`` to 100 %."""
+        count = round((1 - low) / step)
+        return cls(label, low, 1.0, tuple(round(low + i * step, 6) for i in range(count + 1)), percent=True)
+
+    @classmethod
+    def around(cls, label: str, values: Sequence[float], zero: bool = False) -> Axis:
+        """An axis with about five round ticks that holds all ``values``."""
+        low, high = (0.0 if zero else min(values)), max(values)
+        span = (high - low) or abs(high) or 1.0
+        magnitude = 10.0 ** np.floor(np.log10(span / 5))
+        step = magnitude * next(m for m in (1, 2, 2.5, 5, 10) if span / (m * magnitude) <= 5.0001)
+        first = np.floor(low / step + 1e-9)
+        last = max(np.ceil(high / step - 1e-9), first + 1)
+        ticks = tuple(float(f"{i * step:.10g}") for i in np.arange(first, last + 1))
+        return cls(label, ticks[0], ticks[-1], ticks)
+
+    def text(self, tick: float) -> str:
+        return f"{100 * tick:.3g} %" if self.percent else f"{tick:,.4g}"
+
+    def position(self, values: ArrayLike, start_px: float, end_px: float) -> np.ndarray:
+        share = (np.asarray(values, np.float64) - self.low) / (self.high - self.low)
+        return start_px + np.clip(share, 0, 1) * (end_px - start_px)
+
+
+class Chart:
+    """Collects shapes in data coordinates and renders one ``<svg>``."""
+
+    def __init__(self, title: str, x: Axis, y: Axis, width_px: int = 480, height_px: int = 380) -> None:
+        self.title, self.x, self.y = title, x, y
+        self.width_px, self.height_px = width_px, height_px
+        self._shapes: list[str] = []
+        self._legend: list[tuple[str, str]] = []
+
+    def line(self, x: ArrayLike, y: ArrayLike, css: str, legend: str | None = None) -> None:
+        """A polyline; points closer than a tenth of a pixel are merged."""
+        self._shapes.append(f'<polyline class="{css}" points="{_points(*self._place(x, y))}"/>')
+        if legend:
+            self._legend.append((css, legend))
+
+    def area(self, x: ArrayLike, y: ArrayLike, css: str) -> None:
+        """The area between a line and the lower axis."""
+        xs, ys = self._place(x, y)
+        floor = self._place([self.x.low], [self.y.low])[1][0]
+        xs, ys = np.concatenate((xs[:1], xs, xs[-1:])), np.concatenate(([floor], ys, [floor]))
+        self._shapes.append(f'<polygon class="{css}" points="{_points(xs, ys)}"/>')
+
+    def bars(self, edges: ArrayLike, heights: ArrayLike, css: str, legend: str | None = None) -> None:
+        """A histogram: B + 1 ``edges`` and B ``heights``."""
+        edges_px = self.x.position(edges, LEFT_PX, self.width_px - RIGHT_PX)
+        _, tops = self._place(np.full(len(np.asarray(heights)), self.x.low), heights)
+        floor = self.height_px - BOTTOM_PX
+        for left, right, top in zip(edges_px[:-1], edges_px[1:], tops, strict=True):
+            if floor - top > 0.05:
+                size = f'width="{right - left - 1:.1f}" height="{floor - top:.1f}"'
+                self._shapes.append(f'<rect class="{css}" x="{left + 0.5:.1f}" y="{top:.1f}" {size}/>')
+        if legend:
+            self._legend.append((css, legend))
+
+    def marker(
+        self,
+        x: float,
+        y: float,
+        css: str,
+        text: str = "",
+        anchor: Literal["start", "middle", "end"] = "start",
+        radius_px: float = 5,
+        above: bool = False,
+    ) -> None:
+        """A dot with a label beside it, or above it."""
+        (px,), (py,) = self._place([x], [y])
+        self._shapes.append(f'<circle class="{css}" cx="{px:.1f}" cy="{py:.1f}" r="{radius_px:.1f}"/>')
+        if text:
+            dx = {"start": 11, "middle": 0, "end": -11}[anchor]
+            self.text(px + dx, py + (-13 if above else 4.5), text, "label", anchor)
+
+    def whisker(self, x: float, low: float, high: float, css: str) -> None:
+        """A vertical interval."""
+        xs, ys = self._place([x, x], [low, high])
+        self._shapes.append(f'<polyline class="{css}" points="{_points(xs, ys)}"/>')
+
+    def text(self, x_px: float, y_px: float, text: str, css: str, anchor: str) -> None:
+        self._shapes.append(
+            f'<text class="{css}" x="{x_px:.1f}" y="{y_px:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+        )
+
+    def vertical(self, x: float, css: str, text: str) -> None:
+        """A line over the whole height with a label on its roomier side."""
+        (px,), _ = self._place([x], [self.y.low])
+        bottom = self.height_px - BOTTOM_PX
+        self._shapes.append(f'<line class="{css}" x1="{px:.1f}" x2="{px:.1f}" y1="{TOP_PX}" y2="{bottom}"/>')
+        right = px < (LEFT_PX + self.width_px - RIGHT_PX) / 2
+        self.text(px + (7 if right else -7), TOP_PX + 12, text, "label", "start" if right else "end")
+
+    def render(self, legend_at: tuple[float, float] = (0.42, 0.78)) -> str:
+        """The ``<svg>`` element; ``legend_at`` is the legend's corner as shares of the plot's width and height."""
+        head = (
+            f'<svg class="plot" role="img" viewBox="0 0 {self.width_px} {self.height_px}">'
+            f"<title>{escape(self.title)}</title>"
+        )
+        return head + "".join((*self._axes(), *self._shapes, *self._legend_lines(*legend_at))) + "</svg>"
+
+    def _place(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        bottom_px = self.height_px - BOTTOM_PX
+        return (
+            self.x.position(x, LEFT_PX, self.width_px - RIGHT_PX),
+            self.y.position(y, bottom_px, TOP_PX),
+        )
+
+    def _axes(self) -> list[str]:
+        bottom, right = self.height_px - BOTTOM_PX, self.width_px - RIGHT_PX
+        out = []
+        for tick, py in zip(self.y.ticks, self.y.position(self.y.ticks, bottom, TOP_PX), strict=True):
+            out.append(f'<line class="grid" x1="{LEFT_PX}" x2="{right}" y1="{py:.1f}" y2="{py:.1f}"/>')
+            out.append(_tick(LEFT_PX - 8, py + 4, "end", self.y.text(tick)))
+        for tick, px in zip(self.x.ticks, self.x.position(self.x.ticks, LEFT_PX, right), strict=True):
+            out.append(
+                f'<line class="axis" x1="{px:.1f}" x2="{px:.1f}" y1="{bottom}" y2="{bottom + 5}"/>'
+                + _tick(px, bottom + 19, "middle", self.x.text(tick))
+            )
+        middle_x, middle_y = (LEFT_PX + right) / 2, (TOP_PX + bottom) / 2
+        out += [
+            f'<line class="axis" x1="{LEFT_PX}" x2="{right}" y1="{bottom}" y2="{bottom}"/>',
+            f'<text class="name" x="{middle_x:.1f}" y="{self.height_px - 8}" text-anchor="middle">'
+            f"{escape(self.x.label)}</text>",
+            f'<text class="name" x="13" y="{middle_y:.1f}" text-anchor="middle" '
+            f'transform="rotate(-90 13 {middle_y:.1f})">{escape(self.y.label)}</text>',
+        ]
+        return out
+
+    def _legend_lines(self, x_share: float, y_share: float) -> list[str]:
+        x = LEFT_PX + x_share * (self.width_px - LEFT_PX - RIGHT_PX)
+        y = TOP_PX + y_share * (self.height_px - TOP_PX - BOTTOM_PX)
+        out = []
+        for row, (css, text) in enumerate(self._legend):
+            py = y + 20 * row
+            out.append(
+                f'<line class="{css} key" x1="{x:.1f}" x2="{x + 22:.1f}" y1="{py:.1f}" y2="{py:.1f}"/>'
+                f'<text class="legend" x="{x + 30:.1f}" y="{py + 4.5:.1f}">{escape(text)}</text>'
+            )
+        return out
+
+
+def _tick(x_px: float, y_px: float, anchor: str, text: str) -> str:
+    return f'<text class="tick" x="{x_px:.1f}" y="{y_px:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _points(x_px: np.ndarray, y_px: np.ndarray) -> str:
+    """``x,y x,y ...`` without repeats and without the inner points of straight runs, which is most of a ROC curve."""
+    at = np.round(np.column_stack((x_px, y_px)), 1)
+    at = at[np.append(True, (np.diff(at, axis=0) != 0).any(axis=1))]
+    if len(at) > 2:
+        before, after = at[1:-1] - at[:-2], at[2:] - at[1:-1]
+        turns = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-6
+        at = at[np.concatenate(([True], turns, [True]))]
+    return " ".join(f"{x:g},{y:g}" for x, y in at)

@@ -1,0 +1,175 @@
+"""An experiment: a recipe, the data it is given and the run that keeps what comes of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field
+
+from sentinode import __version__
+from sentinode.config import Record
+from sentinode.data.manifest import Manifest
+from sentinode.errors import ConfigError, ObjectNotFoundError, PreconditionFailedError
+from sentinode.models.families import build_model
+from sentinode.models.preprocess import Detector, Preprocess
+from sentinode.schema import Split
+from sentinode.storage import Store, open_store
+from sentinode.training.config import Recipe
+from sentinode.training.state import WEIGHTS_KEY, load_weights
+
+RUN_KEY = "run.json"
+UNKNOWN_COMMIT = "unknown"
+_VERSIONED = ("torch", "ray", "torchmetrics", "numpy")
+
+
+class Experiment(Record, Recipe):
+    """A recipe with its data and its run: all that ``sentinode train`` needs to know."""
+
+    data: str = Field(min_length=1)
+    """The data set: URL of its manifest, or of the folder that holds it."""
+    run: str = Field(min_length=1)
+    """Where the run is kept: s3://bucket/prefix or a folder. A new URL is a new run; an unfinished one is resumed."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, data: str, run: str) -> Self:
+        """Join ``recipe`` to its data and run."""
+        return cls.model_validate({name: getattr(recipe, name) for name in Recipe.model_fields} | {"data": data, "run": run})
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe alone, what two runs must share to be comparable."""
+        return Recipe.model_validate({name: getattr(self, name) for name in Recipe.model_fields})
+
+    @property
+    def name(self) -> str:
+        """The last part of the run's URL."""
+        return self.run.rstrip("/").rpartition("/")[2]
+
+
+class RunRecord(Record):
+    """``run.json``: what was run, on which data, by which code. The first thing that a run writes."""
+
+    experiment: Experiment
+    dataset: str
+    manifest_digest: str
+    code_commit: str
+    """Git commit, with ``-dirty`` where files differ from it; ``unknown`` where neither git nor SENTINODE_COMMIT tells."""
+    versions: dict[str, str]
+    """Of Python, Sentinode and the packages that decide the numbers."""
+    started_at: str
+    """UTC, ISO 8601."""
+
+
+def begin_run(experiment: Experiment, manifest: Manifest) -> RunRecord:
+    """Write ``run.json``, or find the unfinished run of the same experiment to resume.
+
+    Raises ConfigError where the run has finished or was begun with another recipe or other data, ManifestError where
+    the data lack a split, ConfigError where validation cannot be measured.
+    """
+    _check_data(manifest)
+    store = open_store(experiment.run)
+    new = RunRecord(
+        experiment=experiment,
+        dataset=manifest.dataset,
+        manifest_digest=manifest.digest(),
+        code_commit=code_commit(),
+        versions=_versions(),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    try:
+        store.put(RUN_KEY, new.to_json(), if_none_match=True)
+        return new
+    except PreconditionFailedError:
+        old = read_run(store)
+    differing = _differences(old, new)
+    if differing:
+        raise ConfigError(
+            f"the run {store.url} exists with another configuration: {'; '.join(differing)}",
+            "the configuration it was begun with",
+            "choose another run URL",
+        )
+    if store.stat(WEIGHTS_KEY) is not None:
+        raise ConfigError(f"the run {store.url} has finished", "a new or an unfinished run", "choose another run URL")
+    return old
+
+
+def read_run(store: Store) -> RunRecord:
+    """The record of the run kept in ``store``. Raises ObjectNotFoundError where there is none."""
+    return RunRecord.from_json(store.get(RUN_KEY), store.locate(RUN_KEY))
+
+
+def load_detector(run: str) -> tuple[RunRecord, Detector]:
+    """A finished run's record and its best detector, in evaluation mode on the CPU.
+
+    Raises ConfigError where there is no such run or it has not finished.
+    """
+    store = open_store(run)
+    try:
+        record = read_run(store)
+        net = build_model(record.experiment.model)
+        load_weights(store, net)
+    except ObjectNotFoundError as error:
+        raise ConfigError(
+            f"{store.url} holds no finished run ({error.found})", "the URL of a finished run", "train it to its end first"
+        ) from error
+    return record, Detector(Preprocess(record.experiment.preprocess), net).eval()
+
+
+def code_commit() -> str:
+    """The commit of the code that runs: git's where the package lies in its checkout, else SENTINODE_COMMIT."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=20, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    # Installed packages may lie within somebody else's checkout: the package has to be tracked by it.
+    commit = git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", "__init__.py") else None
+    if commit is None:
+        return os.environ.get("SENTINODE_COMMIT") or UNKNOWN_COMMIT
+    return f"{commit}-dirty" if git("status", "--porcelain", "--", ".") else commit
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "sentinode": __version__}
+    for package in _VERSIONED:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _check_data(manifest: Manifest) -> None:
+    manifest.of_split(Split.TRAIN)
+    manifest.of_split(Split.VALID)
+    counts = manifest.splits[Split.VALID].class_counts
+    if min(counts) == 0:
+        raise ConfigError(
+            f"the valid split of {manifest.dataset} has {counts[0]} negative and {counts[1]} tumour patches",
+            "patches of both classes, or its AUROC has no meaning",
+            "ingest with a larger valid fraction",
+        )
+
+
+def _differences(old: RunRecord, new: RunRecord) -> list[str]:
+    """What makes ``new`` another run than ``old``: recipe and data count, their place does not."""
+    found = []
+    if old.manifest_digest != new.manifest_digest:
+        found.append(f"data {old.dataset} {old.manifest_digest[:8]} there, {new.dataset} {new.manifest_digest[:8]} here")
+    for part in Recipe.model_fields:
+        there = getattr(old.experiment, part).model_dump()
+        here = getattr(new.experiment, part).model_dump()
+        found += [f"{part}.{key} {there[key]!r} there, {here[key]!r} here" for key in here if there[key] != here[key]]
+    return found

@@ -1,0 +1,99 @@
+"""What stands between a stored patch and the network: fit to the input size, scale to [0, 1], normalise.
+
+The model carries it, so that training, evaluation and serving cannot disagree.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from sentinode.config import Frozen
+from sentinode.schema import PATCH_PX
+
+RGB = tuple[float, float, float]
+
+
+class PreprocessConfig(Frozen):
+    """How a patch becomes the network's input."""
+
+    input_px: int = Field(46, ge=8, le=PATCH_PX)
+    """Side of the network's input in pixels."""
+    fit: Literal["resize", "crop"] = "resize"
+    """``resize`` keeps the whole field of view at a coarser scale, ``crop`` keeps the scale and the centre only."""
+    mean: RGB = (0.7008, 0.5384, 0.6916)
+    """Mean of PCam's train split, per channel, pixels scaled to [0, 1]."""
+    std: RGB = (0.2350, 0.2774, 0.2129)
+    """Standard deviation of PCam's train split, likewise."""
+
+
+def resize_matrix(in_px: int, out_px: int) -> Tensor:
+    """Weights [out_px, in_px] of antialiased bilinear resampling of one axis; each row sums to 1.
+
+    The triangle filter is stretched by the scale when shrinking, and pixel centres are aligned as in
+    ``torch.nn.functional.interpolate(mode="bilinear", antialias=True)``. Resampling an image is ``R @ image @ R.T``.
+    """
+    scale = in_px / out_px
+    width = max(scale, 1.0)
+    centres_O = (torch.arange(out_px, dtype=torch.float64) + 0.5) * scale
+    pixels_I = torch.arange(in_px, dtype=torch.float64) + 0.5
+    weights_OI = (1 - (pixels_I[None, :] - centres_O[:, None]).abs() / width).clamp_min(0)
+    return (weights_OI / weights_OI.sum(dim=1, keepdim=True)).float()
+
+
+class Preprocess(nn.Module):
+    """uint8 images_BHWC [B, 96, 96, 3] -> normalised float32 images_BCHW [B, 3, input_px, input_px].
+
+    Resizing is two matrix products, which every runtime computes alike; ``interpolate`` with antialiasing is not
+    exported to ONNX faithfully. ``fit`` and ``normalise`` are apart because augmentation goes between them.
+    """
+
+    rows_OI: Tensor
+    mean_C11: Tensor
+    std_C11: Tensor
+
+    def __init__(self, config: PreprocessConfig) -> None:
+        super().__init__()
+        self.config = config
+        # Not persistent: they follow from the configuration, and a weights file should hold weights.
+        self.register_buffer("rows_OI", resize_matrix(PATCH_PX, config.input_px) / 255, persistent=False)
+        self.register_buffer("mean_C11", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std_C11", torch.tensor(config.std).view(3, 1, 1), persistent=False)
+
+    def fit(self, images_BHWC: Tensor) -> Tensor:
+        """uint8 images_BHWC -> float32 images_BCHW in [0, 1] of the network's input size."""
+        px = self.config.input_px
+        if self.config.fit == "crop" or px == PATCH_PX:
+            at = (PATCH_PX - px) // 2
+            crop_BHWC = images_BHWC[:, at : at + px, at : at + px, :]
+            return crop_BHWC.permute(0, 3, 1, 2).float() / 255
+        # Rows first: [B, 96, 96 * 3] needs no transposition, and 46/96 of the pixels are left for the second product.
+        rows_BOX = self.rows_OI @ images_BHWC.float().flatten(2)
+        rows_BCOW = rows_BOX.unflatten(2, (PATCH_PX, 3)).permute(0, 3, 1, 2)
+        return rows_BCOW @ (self.rows_OI * 255).T
+
+    def normalise(self, images_BCHW: Tensor) -> Tensor:
+        """float images_BCHW in [0, 1] -> zero mean and unit variance per channel over PCam."""
+        return (images_BCHW - self.mean_C11) / self.std_C11
+
+    def forward(self, images_BHWC: Tensor) -> Tensor:
+        return self.normalise(self.fit(images_BHWC))
+
+
+class Detector(nn.Module):
+    """Preprocessing and network as one: uint8 images_BHWC [B, 96, 96, 3] -> tumour logit [B], float32.
+
+    The logit is that of class 1 less that of class 0, so ``sigmoid(logit)`` is the probability of tumour.
+    """
+
+    def __init__(self, preprocess: Preprocess, net: nn.Module) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.net = net
+
+    def forward(self, images_BHWC: Tensor) -> Tensor:
+        logits_BK: Tensor = self.net(self.preprocess(images_BHWC)).float()
+        return logits_BK[:, 1] - logits_BK[:, 0]

@@ -1,0 +1,67 @@
+"""The settings of an endpoint: the ``args`` of serveConfigV2 and of ``serve run``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, field_validator
+
+from sentinode.bundle.bundle import is_digest
+from sentinode.config import Frozen, summarise
+from sentinode.errors import ConfigError
+
+
+class ServeArgs(Frozen):
+    """What is served, how it is batched, and what is refused."""
+
+    registry: str
+    """URL of the registry: ``s3://bucket/prefix`` or a local folder that every node sees."""
+    bundle: str
+    """Digest of the bundle (64 hex digits); never an alias, so that a restart cannot change the model."""
+    operating_point: str | None = None
+    """Name of the threshold for verdicts; the card's default where it is not given."""
+    max_batch: int = Field(default=64, ge=1, le=4096)
+    """Largest number of patches in one call of the model."""
+    batch_wait_ms: float = Field(default=2.0, ge=0.0, le=1000.0)
+    """How long the first request of a batch waits for company."""
+    threads: int = Field(default=1, ge=1, le=256)
+    """Threads of one call of the model."""
+    max_body_bytes: int = Field(default=1 << 20, ge=1024)
+    """Larger request bodies are refused with 413."""
+    num_replicas: int = Field(default=1, ge=1)
+    """Copies of the model, each a process of its own."""
+    cpus_per_replica: float = Field(default=1.0, ge=0.0)
+    """CPUs that Ray reserves for a replica."""
+    gpus_per_replica: float = Field(default=0.0, ge=0.0)
+    """GPUs that Ray reserves for a replica."""
+    max_ongoing_requests: int = Field(default=256, ge=1)
+    """Requests that a replica works on at once; well above max_batch, or batches stay small."""
+    max_queued_requests: int = Field(default=1024, ge=1)
+    """Requests that wait at each proxy; more are refused with 503."""
+    retry_after_s: int = Field(default=1, ge=0)
+    """What a refused client is told to wait."""
+    cache_folder: Path | None = None
+    """Where bundles are kept on a node; by default a private temporary folder for each replica."""
+
+    @field_validator("bundle")
+    @classmethod
+    def _never_an_alias(cls, bundle: str) -> str:
+        if not is_digest(bundle):
+            raise ValueError(
+                f"{bundle!r} is not a bundle digest (64 lower-case hex digits); resolve aliases before deploying"
+            )
+        return bundle
+
+    @classmethod
+    def parse(cls, args: Mapping[str, Any]) -> Self:
+        """Settings from a mapping of strings or JSON values. Raises ConfigError naming each fault."""
+        try:
+            return cls.model_validate(dict(args))
+        except ValidationError as error:
+            raise ConfigError(
+                f"serve arguments: {summarise(error)}",
+                f"registry and bundle, and any of {', '.join(sorted(cls.model_fields))}",
+                "correct `args` in the Serve config, or the key=value arguments of `serve run`",
+            ) from error

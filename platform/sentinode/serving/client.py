@@ -1,0 +1,120 @@
+"""A small synchronous client of the endpoint, on the standard library's HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from sentinode.errors import ConfigError, RequestError, SentinodeError
+from sentinode.serving.protocol import Prediction, Refusal
+
+_BUSY: Final = 503
+_ATTEMPTS: Final = 6
+
+
+class Client:
+    """Asks the endpoint at ``url`` (http or https); safe to use from several threads, each keeps one connection open.
+
+    ``timeout_s`` bounds each wait for the server; a busy endpoint (503) is asked again, at most five times, after the
+    time that it names.
+    """
+
+    def __init__(self, url: str, api_key: str | None = None, timeout_s: float = 10.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"{url!r} is no endpoint", "http://host:port or https://host:port")
+        self._parts = parts
+        self._timeout_s = timeout_s
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._local = threading.local()
+        self._open: list[http.client.HTTPConnection] = []
+
+    def predict(self, image: bytes) -> Prediction:
+        """Score one JPEG, PNG or TIFF of 96x96 pixels.
+
+        Raises RequestError with the endpoint's reason where it refuses the image (4xx) and SentinodeError where the
+        endpoint fails or does not answer.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            status, retry_after_s, body = self._post("/v1/predict", image)
+            if status == 200:
+                return Prediction.model_validate_json(body)
+            if status != _BUSY or attempt == _ATTEMPTS:
+                break
+            time.sleep(retry_after_s)
+        refusal = _refusal(status, body)
+        if 400 <= status < 500:
+            raise RequestError(refusal.reason, refusal.expected, refusal.remedy, status=status)
+        raise SentinodeError(
+            f"the endpoint answered {status}: {refusal.reason}", "an answer", "see the replica's log"
+        )
+
+    def predict_many(self, images: Iterable[bytes], connections: int = 8) -> Iterator[Prediction]:
+        """Score images over ``connections`` connections at once; the predictions come in the images' order.
+
+        The first failure is raised, as by ``predict``.
+        """
+        with ThreadPoolExecutor(connections, thread_name_prefix="sentinode-client") as pool:
+            yield from pool.map(self.predict, images)
+
+    def close(self) -> None:
+        """Close all connections."""
+        while self._open:
+            self._open.pop().close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            https = self._parts.scheme == "https"
+            kind = http.client.HTTPSConnection if https else http.client.HTTPConnection
+            connection = kind(self._parts.hostname or "", self._parts.port, timeout=self._timeout_s)
+            self._local.connection = connection
+            self._open.append(connection)
+        return connection
+
+    def _post(self, path: str, body: bytes) -> tuple[int, float, bytes]:
+        """Status, seconds to wait before asking again, and body of the reply."""
+        connection = self._connection()
+        # A kept connection may have been closed by the server meanwhile; a prediction changes nothing, so ask once more.
+        for kept in (connection.sock is not None, False):
+            try:
+                connection.request("POST", self._parts.path.rstrip("/") + path, body, self._headers)
+                response = connection.getresponse()
+                retry_after = response.headers.get("Retry-After", "")
+                return (
+                    response.status,
+                    float(retry_after) if retry_after.isdecimal() else 0.2,
+                    response.read(),
+                )
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                if not kept or isinstance(error, TimeoutError):
+                    raise SentinodeError(
+                        f"no answer from {self._parts.scheme}://{self._parts.netloc} ({error})",
+                        f"an endpoint that answers within {self._timeout_s:g} s",
+                        "check the address, and /healthz there",
+                    ) from error
+        raise AssertionError("unreachable")
+
+
+def _refusal(status: int, body: bytes) -> Refusal:
+    try:
+        return Refusal.model_validate_json(body)
+    except ValidationError:
+        return Refusal(status=status, reason=body.decode(errors="replace")[:200])

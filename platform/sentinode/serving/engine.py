@@ -1,0 +1,61 @@
+"""The model as a server sees it: patches in, probabilities and verdicts out. Knows nothing of HTTP or Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentinode.bundle.bundle import Bundle
+from sentinode.bundle.card import OperatingPoint
+from sentinode.bundle.golden import probabilities
+from sentinode.bundle.onnx_model import OnnxModel
+from sentinode.errors import ConfigError
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What the model says about B patches."""
+
+    logits_B: NDArray[np.float32]
+    probabilities_B: NDArray[np.float64]
+    """Of class 1, after the bundle's calibration."""
+
+
+class Engine:
+    """ONNX Runtime over one bundle, with ``threads`` threads a call; safe to call from several threads.
+
+    Starting it warms the session up and runs the golden patches, each alone and all at once: BundleError where a
+    probability differs from the sealed one by more than ``GOLDEN_TOLERANCE``. ``operating_point`` names the threshold for
+    verdicts (the card's default for None): ConfigError where the card has no such point.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 1, operating_point: str | None = None) -> None:
+        point = bundle.card.operating_point(operating_point)
+        if point is None:
+            raise ConfigError(
+                f"bundle {bundle.digest} has no operating point {operating_point!r}",
+                "one of " + ", ".join(p.name for p in bundle.card.operating_points),
+            )
+        self.bundle = bundle
+        self.operating_point: OperatingPoint = point
+        self._model = OnnxModel(bundle.onnx_path, threads)
+        golden = bundle.golden
+        one_by_one = [self.predict(image[None]).probabilities_B[0] for image in golden.images_BHWC]
+        golden.check_reproduced(np.array(one_by_one), f"{self.runtime}, batch of one,")
+        golden.check_reproduced(self.predict(golden.images_BHWC).probabilities_B, self.runtime)
+
+    @property
+    def runtime(self) -> str:
+        """The execution provider that answers, for people."""
+        return f"ONNX Runtime ({self._model.providers[0]})"
+
+    def predict(self, images_BHWC: NDArray[np.uint8]) -> Scores:
+        """Score patches uint8 [B, 96, 96, 3], RGB."""
+        logits_B = self._model.logits(images_BHWC)
+        return Scores(logits_B, probabilities(logits_B, self.bundle.card.calibration))
+
+    def verdict(self, probability: float) -> str:
+        """The class name for one probability at the engine's operating point."""
+        return self.bundle.card.class_names[probability >= self.operating_point.threshold]

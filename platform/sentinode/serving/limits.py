@@ -1,0 +1,89 @@
+"""What a request body must be before any decoder sees it: format by content, then size from the header.
+
+Decoders are the largest attack surface of an image endpoint. So only three formats pass, and nothing is decoded whose
+header promises other than 96x96 RGB pixels of 8 bits: a decompression bomb ends here.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import StrEnum
+from typing import Final
+
+import simplejpeg
+
+from sentinode.errors import RequestError
+from sentinode.schema import PATCH_PX
+
+_FORMATS: Final = "one JPEG, PNG or TIFF image as the request body"
+_RGB: Final = f"{PATCH_PX}x{PATCH_PX} RGB pixels of 8 bits"
+
+_PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
+_PNG_RGB: Final = 2
+
+
+class ImageFormat(StrEnum):
+    """The formats that the endpoint reads."""
+
+    JPEG = "JPEG"
+    PNG = "PNG"
+    TIFF = "TIFF"
+
+
+def sniff(body: bytes) -> ImageFormat:
+    """The format of ``body`` by its first bytes; what the client calls it does not count.
+
+    Raises RequestError 400 for an empty body and 415 for anything but JPEG, PNG and (classic) TIFF.
+    """
+    if not body:
+        raise RequestError("the request body is empty", _FORMATS, status=400)
+    if body.startswith(b"\xff\xd8\xff"):
+        return ImageFormat.JPEG
+    if body.startswith(_PNG_MAGIC):
+        return ImageFormat.PNG
+    if body.startswith((b"II*\x00", b"MM\x00*")):
+        return ImageFormat.TIFF
+    raise RequestError("the request body is in no supported format", _FORMATS, status=415)
+
+
+def check_jpeg_header(body: bytes) -> None:
+    """Refuse a JPEG that is not 96x96 in colour (422) or has no readable header (400)."""
+    try:
+        height_px, width_px, colours, _ = simplejpeg.decode_jpeg_header(body)
+    except ValueError as error:
+        raise corrupt(ImageFormat.JPEG, error) from error
+    check_size(width_px, height_px)
+    if colours not in ("YCbCr", "RGB"):
+        raise wrong_colours(f"a JPEG in {colours}")
+
+
+def check_png_header(body: bytes) -> None:
+    """Refuse a PNG that is not 96x96, RGB, 8 bits (422) or has no readable header (400)."""
+    if len(body) < 29 or body[8:16] != b"\x00\x00\x00\x0dIHDR":
+        raise corrupt(ImageFormat.PNG, ValueError("no IHDR"))
+    width_px, height_px, bits, colour_type = struct.unpack(">IIBB", body[16:26])
+    check_size(width_px, height_px)
+    if (bits, colour_type) != (8, _PNG_RGB):
+        raise wrong_colours(f"a PNG of colour type {colour_type} with {bits} bits")
+
+
+def check_size(width_px: int, height_px: int) -> None:
+    """Raise RequestError 422 where the image is not 96x96."""
+    if (width_px, height_px) != (PATCH_PX, PATCH_PX):
+        raise RequestError(
+            f"the image is {width_px}x{height_px} pixels",
+            _RGB,
+            "cut patches at the card's microns per pixel; the endpoint does not resize",
+            status=422,
+        )
+
+
+def wrong_colours(found: str) -> RequestError:
+    """The error for an image of another colour model or depth."""
+    return RequestError(f"the image is {found}", _RGB, "convert it to 8-bit RGB without alpha", status=422)
+
+
+def corrupt(kind: ImageFormat, error: Exception) -> RequestError:
+    """The error for a body that starts like ``kind`` and cannot be read."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+    return RequestError(f"the {kind} cannot be decoded ({reason})", "an intact image", status=400)

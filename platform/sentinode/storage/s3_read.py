@@ -1,0 +1,142 @@
+"""Reading one object of an S3 store: bodies that break off are resumed, large objects come in parallel parts."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+from sentinode.errors import IntegrityError, PreconditionFailedError, StoreError
+from sentinode.storage.files import CHUNK_BYTES
+from sentinode.storage.s3_client import quoted, typed_s3_errors
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+
+BACKOFF_S = 0.2
+"""Upper bound of the random wait before the second attempt; it doubles with each further one."""
+
+DIGEST = "sha256"
+"""Name of the user metadata in which whole-object puts keep the digest (hex) of their content."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Bytes of one version of an object, its etag, and its digest as its writer noted it (None: it did not)."""
+
+    data: bytearray
+    etag: str
+    sha256: str | None
+
+    def damaged(self) -> bool:
+        """Whether a whole object differs from what its writer noted."""
+        return self.sha256 is not None and hashlib.sha256(self.data).hexdigest() != self.sha256
+
+
+@dataclass(frozen=True)
+class ObjectReader:
+    """Reads one object. ``where`` names it in errors; a read is tried at most ``attempts`` times."""
+
+    client: S3Client
+    bucket: str
+    key: str
+    where: str
+    attempts: int
+
+    def read(self, start: int = 0, length: int | None = None, etag: str | None = None) -> Reading:
+        """``length`` bytes (None: all) from offset ``start``, of the version ``etag`` (None: the present one).
+
+        A body that stalls, breaks off or is reset is resumed where it stopped, from the same version. Raises
+        StoreError after the last attempt, and IntegrityError where the object is shorter or changes meanwhile.
+        """
+        buffer: bytearray | None = None
+        note: str | None = None
+        done = 0
+        cause: Exception | None = None
+        for attempt in range(self.attempts):
+            if attempt:
+                time.sleep(random.uniform(0, BACKOFF_S * 2 ** (attempt - 1)))
+            response = self._open(start + done, None if length is None else length - done, etag)
+            if buffer is None:
+                length, etag, note = (
+                    self._length(response, start, length),
+                    response["ETag"].strip('"'),
+                    _digest(response),
+                )
+                buffer = bytearray(length)
+            try:
+                for chunk in _chunks(response):
+                    buffer[done : done + len(chunk)] = chunk
+                    done += len(chunk)
+            except (HTTPClientError, IncompleteReadError) as error:
+                cause = error
+            if done == length:
+                return Reading(buffer, etag or "", note)
+        raise StoreError(
+            f"{self.where}: only {done} of {length} bytes came in {self.attempts} attempts ({cause})",
+            "the whole body",
+            "check the network and the store, then try again",
+        )
+
+    def parts(self, size_bytes: int, etag: str, part_bytes: int, threads: int) -> Iterator[bytearray]:
+        """The whole object in order, fetched ahead in parts by ``threads`` threads (at most twice as many in memory)."""
+        if size_bytes <= part_bytes:
+            yield self.read(0, size_bytes, etag).data
+            return
+        ahead: deque[Future[Reading]] = deque()
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="s3-read")
+        try:
+            for start in range(0, size_bytes, part_bytes):
+                ahead.append(pool.submit(self.read, start, min(part_bytes, size_bytes - start), etag))
+                if len(ahead) >= 2 * threads:
+                    yield ahead.popleft().result().data
+            while ahead:
+                yield ahead.popleft().result().data
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _open(self, start: int, length: int | None, etag: str | None) -> GetObjectOutputTypeDef:
+        request: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key}
+        if start or length is not None:
+            request["Range"] = f"bytes={start}-" if length is None else f"bytes={start}-{start + length - 1}"
+        if etag is not None:
+            request["IfMatch"] = quoted(etag)
+        try:
+            with typed_s3_errors(self.where):
+                return self.client.get_object(**request)
+        except PreconditionFailedError as error:
+            raise IntegrityError(
+                f"{self.where} was replaced while it was being read", "one version", "read it again"
+            ) from error
+
+    def _length(self, response: GetObjectOutputTypeDef, start: int, length: int | None) -> int:
+        """Bytes to expect; IntegrityError where the object ends before ``start + length``."""
+        coming = response["ContentLength"]
+        if (start or length is not None) and "ContentRange" not in response:
+            raise StoreError(
+                f"{self.where}: the store ignored the range asked for", "HTTP 206 with a Content-Range"
+            )
+        if length is not None and coming < length:
+            raise IntegrityError(f"{self.where} has {start + coming} bytes", f"at least {start + length}")
+        return coming
+
+
+def _chunks(response: GetObjectOutputTypeDef) -> Iterator[bytes]:
+    body = response["Body"]
+    try:
+        while chunk := body.read(CHUNK_BYTES):
+            yield chunk
+    finally:
+        body.close()
+
+
+def _digest(response: GetObjectOutputTypeDef) -> str | None:
+    return response.get("Metadata", {}).get(DIGEST)

@@ -1,0 +1,60 @@
+"""What is measured in an epoch: over all ranks, every sample counted once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics import MeanMetric
+from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
+
+from sentinode.config import Frozen
+
+IGNORED = -1
+"""Label of samples that do not count: padding and unlabelled ones."""
+
+
+class EpochRecord(Frozen):
+    """One line of ``metrics.jsonl``. Figures are over all ranks unless said otherwise."""
+
+    epoch: int
+    """From 1."""
+    lr: float
+    """Learning rate used in this epoch."""
+    train_loss: float
+    """Mean negative log-likelihood (nats) over the training steps, with dropout and augmentation."""
+    valid_loss: float
+    """Mean negative log-likelihood (nats) over the validation split."""
+    valid_auroc: float
+    valid_accuracy: float
+    """At probability 0.5."""
+    train_s: float
+    """Wall time of the training steps."""
+    valid_s: float
+    patches_per_s: float
+    """Training patches a second, all ranks together."""
+    wait_fraction: float
+    """Share of ``train_s`` that rank 0 waited for data."""
+
+
+class ValidMetrics:
+    """AUROC, accuracy and loss of a split, reduced over ranks by torchmetrics."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._auroc = BinaryAUROC(ignore_index=IGNORED).to(device)
+        self._accuracy = BinaryAccuracy(ignore_index=IGNORED).to(device)
+        self._loss = MeanMetric().to(device)
+
+    def update(self, logits_BK: Tensor, labels_B: Tensor, mask_B: Tensor) -> None:
+        """Add a batch: logits float32 [B, 2], labels int64 [B], mask bool [B] (False: padding)."""
+        labels_B = torch.where(mask_B, labels_B, IGNORED)
+        losses_B = functional.cross_entropy(logits_BK, labels_B, ignore_index=IGNORED, reduction="none")
+        # Probabilities of float64: in float32 many confident ones would tie at 1.
+        probabilities_B = (logits_BK[:, 1] - logits_BK[:, 0]).double().sigmoid()
+        self._loss.update(losses_B, weight=(labels_B != IGNORED).float())
+        self._accuracy.update(probabilities_B, labels_B)
+        self._auroc.update(probabilities_B, labels_B)
+
+    def compute(self) -> tuple[float, float, float]:
+        """(loss, AUROC, accuracy), the same on every rank. Every rank has to call it (a collective operation)."""
+        return float(self._loss.compute()), float(self._auroc.compute()), float(self._accuracy.compute())

@@ -1,0 +1,110 @@
+"""`ray job submit` with token authentication against a running `ray start --head`: ingest, then train."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+RAY = Path(sys.executable).parent / "ray"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head node and the environment that may talk to it."""
+
+    address: str
+    environment: dict[str, str]
+
+    def submit(self, folder: Path, *entry: str, token: bool = True) -> subprocess.CompletedProcess[str]:
+        environment = dict(self.environment)
+        if not token:
+            del environment["RAY_AUTH_TOKEN"]
+        command = [str(RAY), "job", "submit", "--address", self.address, "--working-dir", str(folder), "--", *entry]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True  # it refuses us without a token, so it is up
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    home = tmp_path_factory.mktemp("home")
+    dashboard, gcs = free_port(), free_port()
+    environment = os.environ | {
+        "HOME": str(home),
+        "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "WANDB_MODE": "offline",
+        "SENTINODE_CACHE": str(home / "cache"),
+        "SENTINODE_LOG": "plain",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    command = [str(RAY), "start", "--head", "--block", f"--port={gcs}", "--num-cpus=3", "--disable-usage-stats"]
+    command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1"]
+    log = (home / "head.log").open("w")
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        deadline = time.monotonic() + 90
+        while not answers(f"{address}/api/version"):
+            assert process.poll() is None, (home / "head.log").read_text()[-3000:]
+            assert time.monotonic() < deadline, "ray start --head did not answer within 90 s"
+            time.sleep(0.5)
+        yield Head(address, environment)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_without_the_token_a_job_is_refused(head: Head, repository: Path) -> None:
+    done = head.submit(repository, "python", "-c", "print('ran')", token=False)
+    assert done.returncode != 0
+    assert "ran" not in done.stdout
+
+
+def test_ingest_and_train_as_jobs(head: Head, repository: Path, tmp_path: Path) -> None:
+    data, run = tmp_path / "data", tmp_path / "runs" / "first"
+    ingest = ("--source", "synthetic", "--synthetic.patches", "600", "--dataset", "jobs", "--out", str(data))
+    done = head.submit(repository, "python", "jobs/ingest.py", *ingest)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert (data / "manifest.json").is_file()
+    train = ("--recipe", "seed-cnn", "--data", str(data), "--run", str(run), "--train.epochs", "1")
+    done = head.submit(repository, "python", "jobs/train.py", *train)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert (run / "run.json").is_file()
+    assert (run / "weights" / "best.safetensors").is_file()
+
+
+def test_a_users_mistake_fails_the_job_without_a_traceback(head: Head, repository: Path, tmp_path: Path) -> None:
+    done = head.submit(repository, "python", "jobs/train.py", "--recipe", "seed-cnn", "--data", str(tmp_path / "no"))
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout
