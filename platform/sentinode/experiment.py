@@ -34,12 +34,16 @@ class Experiment(Record, Recipe):
     data: str = Field(min_length=1)
     """The data set: URL of its manifest, or of the folder that holds it."""
     run: str = Field(min_length=1)
-    """Where the run is kept: s3://bucket/prefix or a folder. A new URL is a new run; an unfinished one is resumed."""
+    """Where the run is kept: s3://bucket/prefix or a folder. A new URL is a new run; an unfinished one is
+    resumed.
+    """
 
     @classmethod
     def of(cls, recipe: Recipe, data: str, run: str) -> Self:
         """Join ``recipe`` to its data and run."""
-        return cls.model_validate({name: getattr(recipe, name) for name in Recipe.model_fields} | {"data": data, "run": run})
+        return cls.model_validate(
+            {name: getattr(recipe, name) for name in Recipe.model_fields} | {"data": data, "run": run}
+        )
 
     @property
     def recipe(self) -> Recipe:
@@ -59,18 +63,30 @@ class RunRecord(Record):
     dataset: str
     manifest_digest: str
     code_commit: str
-    """Git commit, with ``-dirty`` where files differ from it; ``unknown`` where neither git nor SENTINODE_COMMIT tells."""
+    """Git commit, with ``-dirty`` where files differ from it; ``unknown`` where neither git nor
+    SENTINODE_COMMIT tells.
+    """
     versions: dict[str, str]
     """Of Python, Sentinode and the packages that decide the numbers."""
     started_at: str
     """UTC, ISO 8601."""
 
+    def check_data(self, manifest: Manifest) -> None:
+        """Raise ConfigError unless ``manifest`` is the version of the data set that the run was trained on."""
+        found = manifest.digest()
+        if found != self.manifest_digest:
+            raise ConfigError(
+                f"data set {manifest.dataset} has manifest {found[:12]}",
+                f"{self.dataset} with manifest {self.manifest_digest[:12]}, on which {self.experiment.name} was trained",
+                "give the data set of the run; to measure on another one, train or import predictions for it",
+            )
+
 
 def begin_run(experiment: Experiment, manifest: Manifest) -> RunRecord:
     """Write ``run.json``, or find the unfinished run of the same experiment to resume.
 
-    Raises ConfigError where the run has finished or was begun with another recipe or other data, ManifestError where
-    the data lack a split, ConfigError where validation cannot be measured.
+    Raises ConfigError where the run has finished or was begun with another recipe or other data,
+    ManifestError where the data lack a split, ConfigError where validation cannot be measured.
     """
     _check_data(manifest)
     store = open_store(experiment.run)
@@ -95,7 +111,9 @@ def begin_run(experiment: Experiment, manifest: Manifest) -> RunRecord:
             "choose another run URL",
         )
     if store.stat(WEIGHTS_KEY) is not None:
-        raise ConfigError(f"the run {store.url} has finished", "a new or an unfinished run", "choose another run URL")
+        raise ConfigError(
+            f"the run {store.url} has finished", "a new or an unfinished run", "choose another run URL"
+        )
     return old
 
 
@@ -116,13 +134,15 @@ def load_detector(run: str) -> tuple[RunRecord, Detector]:
         load_weights(store, net)
     except ObjectNotFoundError as error:
         raise ConfigError(
-            f"{store.url} holds no finished run ({error.found})", "the URL of a finished run", "train it to its end first"
+            f"{store.url} holds no finished run ({error.found})",
+            "the URL of a finished run",
+            "train it to its end first",
         ) from error
     return record, Detector(Preprocess(record.experiment.preprocess), net).eval()
 
 
 def code_commit() -> str:
-    """The commit of the code that runs: git's where the package lies in its checkout, else SENTINODE_COMMIT."""
+    """The commit of the code that runs: git's where it lies in its checkout, else SENTINODE_COMMIT."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:
@@ -167,9 +187,16 @@ def _differences(old: RunRecord, new: RunRecord) -> list[str]:
     """What makes ``new`` another run than ``old``: recipe and data count, their place does not."""
     found = []
     if old.manifest_digest != new.manifest_digest:
-        found.append(f"data {old.dataset} {old.manifest_digest[:8]} there, {new.dataset} {new.manifest_digest[:8]} here")
+        found.append(
+            f"data {old.dataset} {old.manifest_digest[:8]} there, "
+            f"{new.dataset} {new.manifest_digest[:8]} here"
+        )
     for part in Recipe.model_fields:
         there = getattr(old.experiment, part).model_dump()
         here = getattr(new.experiment, part).model_dump()
-        found += [f"{part}.{key} {there[key]!r} there, {here[key]!r} here" for key in here if there[key] != here[key]]
+        found += [
+            f"{part}.{key} {there[key]!r} there, {here[key]!r} here"
+            for key in here
+            if there[key] != here[key]
+        ]
     return found

@@ -1,4 +1,4 @@
-"""Named recipes: plain functions, so that a recipe can be read, called, changed by ``model_copy`` and tested."""
+"""Named recipes: plain functions, which can be read, called, changed by ``model_copy`` and tested."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from sentinode.training.config import Recipe, TrainConfig
 
 
 def seed_cnn() -> Recipe:
-    """The network that the project started from, as it was meant: augmented, seeded, dropout in training only.
+    """The network that the project started from, as it was meant: augmented, seeded, dropout in training
+    only.
 
-    Adam at 3e-4, plateau schedule, the whole patch resized to 46 pixels, weights of the best validation AUROC.
+    Adam at 3e-4, plateau schedule, the whole patch resized to 46 pixels, weights of the best validation
+    AUROC.
     """
     return Recipe(
         model=ModelConfig(family="seed-cnn"),

@@ -35,3 +35,6 @@ class Encoding(StrEnum):
     NPY = "npy"
     WEBP = "webp"
     JPEG = "jpeg"
+
+RESEARCH_USE_ONLY: Final = "Research use only. Not a medical device; not for diagnosis or treatment decisions."
+"""Said wherever a result is shown."""

@@ -14,16 +14,20 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 
-def tracking_mode() -> str:
+def tracking_mode() -> Any:
     """``WANDB_MODE`` where it is set, else online with an API key and offline without one."""
     asked = os.environ.get("WANDB_MODE", "")
     return asked or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
 
 
 class Tracker:
-    """One W&B run, for rank 0 only. Offline runs lie below ``folder`` and can be sent later by ``wandb sync``."""
+    """One W&B run, for rank 0 only. Offline runs lie below ``folder`` and can be sent later by ``wandb
+    sync``.
+    """
 
-    def __init__(self, name: str, config: Mapping[str, Any], folder: Path, project: str = "sentinode") -> None:
+    def __init__(
+        self, name: str, config: Mapping[str, Any], folder: Path, project: str = "sentinode"
+    ) -> None:
         self._run: Any = None
         mode = tracking_mode()
         if mode == "disabled":

@@ -1,1 +1,1 @@
-"""Bundles: immutable, content-addressed models that are safe to load (ONNX, safetensors, card, golden patches)."""
+"""Bundles: immutable, content-addressed models that are safe to load."""

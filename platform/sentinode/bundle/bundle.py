@@ -1,7 +1,8 @@
 """Sealing a bundle into the registry and opening it again, verified.
 
-A bundle is ``bundles/<digest>/`` with ``model.onnx``, ``model.safetensors``, ``golden.safetensors`` and ``card.json``; the
-card is written last, so a bundle without one does not exist. The digest is the SHA-256 of ``card.json``.
+A bundle is ``bundles/<digest>/`` with ``model.onnx``, ``model.safetensors``, ``golden.safetensors`` and
+``card.json``; the card is written last, so a bundle without one does not exist. The digest is the SHA-256 of
+``card.json``.
 """
 
 from __future__ import annotations
@@ -74,10 +75,11 @@ def seal(store: Store, card: Card, *, onnx_path: Path, safetensors_path: Path, g
     """Write a bundle into the registry ``store`` and return its digest; ``card.files`` is filled in here.
 
     Before anything is written, ONNX Runtime must load the graph and reproduce the golden probabilities to
-    ``GOLDEN_TOLERANCE``. Sealing the same content again changes nothing and returns the same digest; a run that was
-    killed in between is completed.
+    ``GOLDEN_TOLERANCE``. Sealing the same content again changes nothing and returns the same digest; a run
+    that was killed in between is completed.
 
-    Raises BundleError where a part is damaged or the parts do not fit together, StoreError where the store fails.
+    Raises BundleError where a part is damaged or the parts do not fit together, StoreError where the store
+    fails.
     """
     logits_B = OnnxModel(onnx_path).logits(golden.images_BHWC)
     golden.check_reproduced(probabilities(logits_B, card.calibration), "the exported ONNX graph")
@@ -90,12 +92,7 @@ def seal(store: Store, card: Card, *, onnx_path: Path, safetensors_path: Path, g
             sha256=hashlib.sha256(golden_bytes).hexdigest(), size_bytes=len(golden_bytes)
         ),
     }
-    try:
-        card_bytes = card.model_copy(update={"files": files}).canonical_json()
-    except ValueError as error:
-        raise BundleError(
-            f"the card of {card.name} holds NaN or infinity", "finite metrics, or null"
-        ) from error
+    card_bytes = card.model_copy(update={"files": files}).canonical_json()
     digest = hashlib.sha256(card_bytes).hexdigest()
     prefix = bundle_prefix(digest)
     for name, path in ((ONNX_NAME, onnx_path), (WEIGHTS_NAME, safetensors_path)):
@@ -118,10 +115,11 @@ def read_card(store: Store, digest: str) -> Card:
 
 
 def open_bundle(store: Store, digest: str, folder: Path) -> Bundle:
-    """Download bundle ``digest`` into ``folder/<digest>`` and verify it: card, file list, sizes, SHA-256 of each file.
+    """Download bundle ``digest`` into ``folder/<digest>`` and verify it: card, file list, sizes, SHA-256 of
+    each file.
 
-    Files that are there already and intact are not fetched again. The golden patches are read here and *run* by the
-    engine, on the machine that will answer.
+    Files that are there already and intact are not fetched again. The golden patches are read here and *run*
+    by the engine, on the machine that will answer.
 
     Raises BundleError naming what differs, StoreError where the store fails.
     """
@@ -186,8 +184,8 @@ def _fetch(store: Store, key: str, path: Path, record: FileRecord) -> None:
         raise BundleError(f"{store.locate(key)} is missing", "the file that the card lists") from error
     except IntegrityError as error:
         raise BundleError(
-            f"{store.locate(key)} is not what the card promises: {error.found}",
-            f"{record.size_bytes} bytes with SHA-256 {record.sha256}",
+            error.found,
+            f"{record.size_bytes} bytes with SHA-256 {record.sha256}, as the card promises",
             "the file was damaged or changed after sealing: do not use it; seal the bundle anew",
         ) from error
 

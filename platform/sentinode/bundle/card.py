@@ -1,8 +1,7 @@
-"""The card of a bundle: what the model is, what it was made from, how to read its output, and its files' checksums."""
+"""The card of a bundle: what the model is, what it was made from, how to read its output, checksums."""
 
 from __future__ import annotations
 
-import math
 from pathlib import PurePosixPath
 from typing import Annotated, Final, Literal, Self
 
@@ -18,7 +17,7 @@ RESEARCH_USE_ONLY: Final = (
 PICKLE_SUFFIXES: Final = frozenset(
     {".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".dill", ".npy", ".npz"}
 )
-"""Formats that can carry pickled objects: loading one runs its author's code, so a bundle never holds them."""
+"""Formats that can carry pickled objects: loading one runs its author's code; no bundle holds them."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -39,7 +38,7 @@ class OperatingPoint(Frozen):
 
 
 class Calibration(Frozen):
-    """How a logit becomes a probability: ``sigmoid(a * logit + b)`` (Platt 1999); identity is a = 1, b = 0."""
+    """How a logit becomes a probability: ``sigmoid(a * logit + b)`` (Platt 1999); identity: a = 1, b = 0."""
 
     kind: Literal["identity", "platt"] = "identity"
     a: float = Field(default=1.0, gt=0.0)
@@ -50,11 +49,6 @@ class Calibration(Frozen):
         if self.kind == "identity" and (self.a, self.b) != (1.0, 0.0):
             raise ValueError(f"identity calibration has a=1, b=0, not a={self.a}, b={self.b}")
         return self
-
-    def probability(self, logit: float) -> float:
-        """The probability of the positive class for one logit."""
-        z = self.a * logit + self.b
-        return 1.0 / (1.0 + math.exp(-z)) if z >= 0 else math.exp(z) / (1.0 + math.exp(z))
 
 
 class Provenance(Frozen):
@@ -68,7 +62,7 @@ class Provenance(Frozen):
     """Folder of the training run: run.json, metrics, checkpoints, predictions."""
     code_commit: str
     """Git commit of the code that trained it; ``unknown`` outside a checkout."""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default={})
     """Package name to version, at training time."""
 
 
@@ -82,8 +76,9 @@ class FileRecord(Frozen):
 class Card(Record):
     """Everything a user or a server must know about a bundle.
 
-    ``card.json`` is the canonical JSON of this record, so the bundle's digest is the SHA-256 of that file. It holds the
-    checksums of all other files and no time or path of the machine that sealed it: same content, same digest.
+    ``card.json`` is the canonical JSON of this record, so the bundle's digest is the SHA-256 of that file. It
+    holds the checksums of all other files and no time or path of the machine that sealed it: same content,
+    same digest.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")
@@ -93,20 +88,20 @@ class Card(Record):
     """Input is RGB, uint8 [B, patch_px, patch_px, 3]; the graph preprocesses by itself."""
     mpp_um_px: float = Field(default=PATCH_MPP_UM_PX, gt=0.0)
     """Microns per pixel of the patches it was trained on."""
-    preprocess: dict[str, JsonValue] = {}
-    """Settings of the preprocessing inside the graph (input size, fit, mean, standard deviation), for readers."""
+    preprocess: dict[str, JsonValue] = Field(default={})
+    """Settings of the preprocessing inside the graph (input size, fit, mean, deviation), for readers."""
     operating_points: tuple[OperatingPoint, ...] = Field(min_length=1)
     default_operating_point: str
     calibration: Calibration = Calibration()
     training: Provenance
-    metrics: dict[str, dict[str, JsonValue]] = {}
+    metrics: dict[str, dict[str, JsonValue]] = Field(default={})
     """Split (valid, test) to measure to value or interval."""
     licence: str
     """Of the weights, e.g. ``Apache-2.0, trained on CC0 data``."""
     notice: str = RESEARCH_USE_ONLY
     golden_computed_by: str
     """The program whose probabilities the golden patches carry, e.g. ``PyTorch 2.10 (CPU)``."""
-    files: dict[str, FileRecord] = {}
+    files: dict[str, FileRecord] = Field(default={})
     """File name to checksum and size; filled by ``seal``."""
 
     @model_validator(mode="after")
@@ -126,6 +121,6 @@ class Card(Record):
         return self
 
     def operating_point(self, name: str | None = None) -> OperatingPoint | None:
-        """The operating point called ``name`` (the default one for None), or None where there is no such point."""
+        """The operating point called ``name`` (the default one for None), or None where there is none."""
         wanted = self.default_operating_point if name is None else name
         return next((point for point in self.operating_points if point.name == wanted), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import safetensors.numpy
@@ -65,9 +65,8 @@ class Golden:
 
     def to_bytes(self) -> bytes:
         """The safetensors text; the same patches give the same bytes."""
-        return safetensors.numpy.save(
-            {"images": self.images_BHWC, "logits": self.logits_B, "probabilities": self.probabilities_B}
-        )
+        tensors = {"images": self.images_BHWC, "logits": self.logits_B, "probabilities": self.probabilities_B}
+        return bytes(safetensors.numpy.save(tensors))
 
     def check_reproduced(self, probabilities_B: NDArray[np.float64], who: str) -> None:
         """Compare with what ``who`` computes now. Raises BundleError naming the patch that differs most."""
@@ -77,23 +76,14 @@ class Golden:
             raise BundleError(
                 f"{who} gives golden patch {worst} the probability {probabilities_B[worst]:.7f}",
                 f"{self.probabilities_B[worst]:.7f} to {GOLDEN_TOLERANCE:g}, as computed when it was sealed",
-                "do not use this bundle here; compare the runtime's version and device, or export and seal anew",
+                "do not use this bundle here; compare runtime versions and devices, or export and seal anew",
             )
 
     def _check(self, where: str) -> None:
         count = len(self.images_BHWC)
-        expected = {
-            "images": (count, PATCH_PX, PATCH_PX, 3),
-            "logits": (count,),
-            "probabilities": (count,),
-        }
-        found = {"images": self.images_BHWC, "logits": self.logits_B, "probabilities": self.probabilities_B}
-        for name, array in found.items():
-            if count == 0 or array.shape != expected[name] or array.dtype != _DTYPES[name]:
-                raise BundleError(
-                    f"{where}: {name} is {array.dtype} {list(array.shape)}",
-                    f"{np.dtype(_DTYPES[name])} {list(expected[name])} with at least one patch",
-                )
+        _check_array(where, "images", self.images_BHWC, (count, PATCH_PX, PATCH_PX, 3))
+        _check_array(where, "logits", self.logits_B, (count,))
+        _check_array(where, "probabilities", self.probabilities_B, (count,))
         if not (np.isfinite(self.logits_B).all() and np.isfinite(self.probabilities_B).all()):
             raise BundleError(f"{where}: an output is not finite", "finite logits and probabilities")
 
@@ -104,3 +94,11 @@ def probabilities(logits_B: NDArray[np.float32], calibration: Calibration) -> ND
     decay = np.exp(-np.abs(z))
     result: NDArray[np.float64] = np.where(z >= 0, 1.0, decay) / (1.0 + decay)
     return result
+
+
+def _check_array(where: str, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+    if array.shape != shape or shape[0] == 0 or array.dtype != _DTYPES[name]:
+        raise BundleError(
+            f"{where}: {name} is {array.dtype} {list(array.shape)}",
+            f"{np.dtype(_DTYPES[name])} {list(shape)} with at least one patch",
+        )

@@ -19,8 +19,8 @@ OUTPUT_NAME: Final = "logit"
 class OnnxModel:
     """One ONNX Runtime session over ``path``; safe to call from several threads.
 
-    The graph takes ``images`` uint8 [B, 96, 96, 3] and gives ``logit`` float32 [B]. ``threads`` is the number of threads
-    of one call. Raises BundleError where the file is no such graph.
+    The graph takes ``images`` uint8 [B, 96, 96, 3] and gives ``logit`` float32 [B]. ``threads`` is the number
+    of threads of one call. Raises BundleError where the file is no such graph.
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
@@ -31,11 +31,12 @@ class OnnxModel:
         # Spinning threads would take the cores that decode the next batch.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            # From bytes, not by path: a graph must not pull weights from files beside it, which no checksum covers.
+            # From bytes, not by path: a graph must not pull weights from files beside it, which no checksum
+            # covers.
             self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=_providers())
         except Exception as error:
             raise BundleError(
-                f"{path.name} cannot be loaded by ONNX Runtime {onnxruntime.__version__} ({_first_line(error)})",
+                f"ONNX Runtime {onnxruntime.__version__} cannot load {path.name} ({_first_line(error)})",
                 "one self-contained ONNX file without external data",
                 "export it anew (torch.onnx.export(..., external_data=False))",
             ) from error

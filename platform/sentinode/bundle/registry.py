@@ -36,7 +36,7 @@ class Alias(Record):
 
 
 def read_alias(store: Store, name: str) -> Alias:
-    """The alias called ``name``. Raises BundleError where the registry has none, ManifestError where it is damaged."""
+    """The alias ``name``. Raises BundleError where there is none, ManifestError where it is damaged."""
     key = _alias_key(name)
     try:
         return Alias.from_json(store.get(key), store.locate(key))
@@ -47,15 +47,15 @@ def read_alias(store: Store, name: str) -> Alias:
 
 
 def resolve(store: Store, reference: str) -> str:
-    """The digest that ``reference``, a digest or an alias, names now. Servers are given the digest, never the alias."""
+    """The digest that ``reference``, a digest or an alias, names now. Servers are given the digest."""
     return reference if is_digest(reference) else read_alias(store, reference).bundle
 
 
 def set_alias(store: Store, name: str, digest: str, moved_at: datetime | None = None) -> Alias:
     """Point ``name`` to bundle ``digest``, which must exist; returns the alias with its history.
 
-    Compare-and-swap: of two callers at once one wins and the other gets PreconditionFailedError and changes nothing.
-    ``moved_at`` defaults to now. Pointing to the present bundle again changes nothing.
+    Compare-and-swap: of two callers at once one wins and the other gets PreconditionFailedError and changes
+    nothing. ``moved_at`` defaults to now. Pointing to the present bundle again changes nothing.
     """
     read_card(store, digest)
     key = _alias_key(name)

@@ -2,10 +2,12 @@
 
 Every file is guarded by locks of the operating system, which a killed process releases by itself:
 
-* ``<shard>.lock``, locked exclusively while the shard is downloaded or checked. It holds the *seal*: what the file
-  looked like (size, inode, time of change) when its SHA-256 was last found right. A changed file loses its seal and is
-  hashed anew; after a restart of the machine all are, because unsynced writes may be lost then.
-* the shard itself, locked shared while somebody reads it (a *lease*). It is only evicted under an exclusive lock.
+* ``<shard>.lock``, locked exclusively while the shard is downloaded or checked. It holds the *seal*: what
+  the file looked like (size, inode, time of change) when its SHA-256 was last found right. A changed file
+  loses its seal and is hashed anew; after a restart of the machine all are, because unsynced writes may be
+  lost then.
+* the shard itself, locked shared while somebody reads it (a *lease*). It is only evicted under an exclusive
+  lock.
 * ``usage``, locked while bytes of the budget are reserved or freed.
 """
 
@@ -37,8 +39,9 @@ _RACES = 100
 class ShardCache:
     """Shards of ``store`` as verified local files. Safe between threads and processes, and picklable.
 
-    ``folder``: default ``$SENTINODE_CACHE`` or ``~/.cache/sentinode/shards``. ``budget_bytes``: default 80 % of what
-    the disk has free or the cache holds already. Shards of a local folder are used where they lie, without a copy.
+    ``folder``: default ``$SENTINODE_CACHE`` or ``~/.cache/sentinode/shards``. ``budget_bytes``: default 80
+    % of what the disk has free or the cache holds already. Shards of a local folder are used where they
+    lie, without a copy.
     """
 
     def __init__(self, store: Store, folder: Path | None = None, budget_bytes: int | None = None) -> None:
@@ -62,9 +65,11 @@ class ShardCache:
         return self.folder / "shards" / self._name(record)
 
     def fetch(self, record: ShardRecord) -> Path:
-        """The verified local file, downloaded where it is missing or damaged. It may be evicted later: see ``lease``.
+        """The verified local file, downloaded where it is missing or damaged. It may be evicted later: see
+        ``lease``.
 
-        Raises StoreError or one of its kinds (naming shard, bucket and cause), ConfigError where the budget is too small.
+        Raises StoreError or one of its kinds (naming shard, bucket and cause), ConfigError where the budget
+        is too small.
         """
         path = self._fetch(record, wait=True)
         assert path is not None
@@ -75,7 +80,9 @@ class ShardCache:
         return self._fetch(record, wait=False) is not None
 
     def lease(self, record: ShardRecord) -> BinaryIO:
-        """The verified file, open for reading; it is not evicted while the file object or a memory map of it lives."""
+        """The verified file, open for reading; it is not evicted while the file object or a memory map of
+        it lives.
+        """
         for _ in range(_RACES):
             path = self.fetch(record)
             with _typed(path):
@@ -90,7 +97,7 @@ class ShardCache:
                     return file
                 file.close()
         raise StoreError(
-            f"shard {self.store.locate(record.name)} was evicted from {self.folder} {_RACES} times before it could be read",
+            f"shard {self.store.locate(record.name)} was evicted {_RACES} times before it could be read",
             "a cache budget that holds the shards in use",
             f"raise the budget of {self.budget_bytes} bytes",
         )
@@ -120,7 +127,10 @@ class ShardCache:
         try:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                return size == record.size_bytes and hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
+                return (
+                    size == record.size_bytes
+                    and hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
+                )
         except FileNotFoundError:
             return False
 
@@ -157,7 +167,9 @@ class ShardCache:
         """Make room for a shard within the budget, evicting the least recently used ones that nobody reads."""
         if size_bytes > self.budget_bytes:
             raise ConfigError(
-                f"a shard of {size_bytes} bytes", f"at most the cache budget of {self.budget_bytes} bytes", "raise the budget"
+                f"a shard of {size_bytes} bytes",
+                f"at most the cache budget of {self.budget_bytes} bytes",
+                "raise the budget",
             )
         with _locked(self.folder / "usage") as usage:
             assert usage is not None
@@ -229,12 +241,16 @@ def default_folder() -> Path:
 def _seal(path: Path, record: ShardRecord) -> str:
     status = path.stat()
     boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
-    return f"{record.sha256} {status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns} {boot}\n"
+    return (
+        f"{record.sha256} {status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns} {boot}\n"
+    )
 
 
 @contextmanager
 def _locked(path: Path, *, wait: bool = True) -> Iterator[BinaryIO | None]:
-    """The file at ``path``, made where missing, open and locked exclusively; None where it is taken and not ``wait``."""
+    """The file at ``path``, made where missing, open and locked exclusively; None where it is taken and not
+    ``wait``.
+    """
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,5 @@
-"""Carve the splits that a source lacks out of its training patches: by slide (or patient), else by content hash."""
+"""Carve the splits that a source lacks out of its training patches: by slide (or patient), else by content
+hash."""
 
 from __future__ import annotations
 
@@ -23,9 +24,10 @@ def carve_by_content(
 ) -> dict[Split, npt.NDArray[np.bool_]]:
     """Masks bool [N] of the carved splits.
 
-    A patch's place follows from its key and the seed alone, so it stays there when patches are added, and the same patch
-    of two data sets falls on the same side. Shares are met up to chance; a split that would lack a class gets the patch
-    of it that came nearest. Raises ConfigError where a class has fewer patches than there are splits.
+    A patch's place follows from its key and the seed alone, so it stays there when patches are added, and the
+    same patch of two data sets falls on the same side. Shares are met up to chance; a split that would lack a
+    class gets the patch of it that came nearest. Raises ConfigError where a class has fewer patches than
+    there are splits.
     """
     u = _uniform(keys, seed)
     taken = np.zeros(len(keys), bool)
@@ -45,11 +47,12 @@ def carve_by_content(
 def carve_by_group(
     groups: npt.NDArray[np.int32], names: Sequence[str], labels: Int8s, fractions: Fractions, seed: int
 ) -> dict[Split, npt.NDArray[np.bool_]]:
-    """Masks bool [N] of the carved splits; ``groups`` int32 [N] are places in ``names`` (-1, no group, stays train).
+    """Masks bool [N] of the carved splits; ``groups`` int32 [N] are places in ``names`` (-1, no group, stays
+    train).
 
-    Groups (slides or patients) are tried in a seeded order and taken while that brings a split nearer to its share of
-    both classes; a split then still lacking a class gets the group that suits best. No group is divided. Raises
-    ConfigError where too few groups hold a class.
+    Groups (slides or patients) are tried in a seeded order and taken while that brings a split nearer to its
+    share of both classes; a split then still lacking a class gets the group that suits best. No group is
+    divided. Raises ConfigError where too few groups hold a class.
     """
     counts_GK = np.zeros((len(names), len(CLASS_NAMES)), np.int64)
     known = groups >= 0
@@ -77,7 +80,8 @@ def _choose(
     totals: npt.NDArray[np.int64],
     reserve: int,
 ) -> list[int]:
-    """Groups for one split. At least ``reserve`` groups of each class are left for the splits still to be served."""
+    """Groups for one split. At least ``reserve`` groups of each class are left for the splits still to be
+    served."""
     target = totals * fraction
     weight = 1.0 / np.maximum(totals, 1)
 
@@ -112,7 +116,10 @@ def _give_each_split_one(
     """Move patches of a class so that each carved split, and what stays train, has one."""
 
     def train() -> npt.NDArray[np.bool_]:
-        return of_class & ~np.logical_or.reduce(list(masks.values()))
+        carved = np.zeros_like(of_class)
+        for mask in masks.values():
+            carved |= mask
+        return of_class & ~carved
 
     def largest() -> npt.NDArray[np.bool_]:
         return max([train(), *(of_class & m for m in masks.values())], key=lambda m: int(m.sum()))
@@ -131,13 +138,15 @@ def _give_each_split_one(
 
 
 def _uniform(keys: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.float64]:
-    """float64 [N] in [0, 1): the key's first eight bytes, mixed with the seed (splitmix64, Steele et al. 2014)."""
+    """float64 [N] in [0, 1): the key's first eight bytes, mixed with the seed (splitmix64, Steele et al.
+    2014)."""
     with np.errstate(over="ignore"):
         z = key_words(keys)[0] + np.uint64(seed + 1) * _GOLDEN
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(11)).astype(np.float64) / 2.0**53
+    u: npt.NDArray[np.float64] = (z >> np.uint64(11)).astype(np.float64) / 2.0**53
+    return u
 
 
 def _too_few(label: int, have: str, fractions: Fractions) -> ConfigError:

@@ -1,7 +1,8 @@
 """Batches gathered from memory-mapped ``npy`` shards: one copy, no decoding, no loop over samples.
 
-Shards of equal stride (as a rule, all of them) are mapped side by side at multiples of it, so together they are one
-array [rows, stride_bytes] and a batch over any number of shards is a single ``torch.index_select`` of its rows.
+Shards of equal stride (as a rule, all of them) are mapped side by side at multiples of it, so together they
+are one array [rows, stride_bytes] and a batch over any number of shards is a single ``torch.index_select``
+of its rows.
 
 Legend of array shapes: B batch, H and W 96 pixels, C red, green, blue.
 """
@@ -26,8 +27,12 @@ from sentinode.schema import PATCH_BYTES
 Ids = npt.NDArray[np.int64]
 
 UNLABELLED = -1
+_MOST_MAPS = 50_000
+"""Below Linux's default limit of 65,530 maps a process."""
 _RESIDENT_BYTES = 256 << 20
-"""Mapped pages beyond this are given back to the system, so that a process stays small however large its set."""
+"""Mapped pages beyond this are given back to the system, so that a process stays small however large its
+set.
+"""
 _TOUCHED_BYTES = 64 << 10
 """What the kernel maps when one sample is first read (fault-around)."""
 
@@ -64,6 +69,9 @@ class ShardArena:
         self._first_row = np.zeros(len(records), dtype=np.int64)
         self.mapped = np.zeros(len(records), dtype=bool)
         """[shards] True where a shard can be gathered from."""
+        self.capacity = _MOST_MAPS
+        """Shards that can be mapped at a time."""
+        self._sizes = np.array([r.size_bytes for r in records], dtype=np.int64)
         self._resident_bytes = 0
         by_layout: dict[tuple[int, int, int | None], int] = {}
         for shard, record in enumerate(records):
@@ -97,10 +105,9 @@ class ShardArena:
         place.mapping.clear(self._offset(shard), self._records[shard].size_bytes)
         self.mapped[shard] = False
 
-    def gather(
-        self, shards_B: Ids, rows_B: Ids, images_BHWC: torch.Tensor, labels_B: torch.Tensor
-    ) -> None:
-        """Copy the pixels (uint8, contiguous) and labels (int64, -1 where unlabelled) of the named rows, in order.
+    def gather(self, shards_B: Ids, rows_B: Ids, images_BHWC: torch.Tensor, labels_B: torch.Tensor) -> None:
+        """Copy the pixels (uint8, contiguous) and labels (int64, -1 where unlabelled) of the named rows, in
+        order.
 
         Every shard must be mapped. Raises IntegrityError for a label that is neither 0 nor 1.
         """
@@ -108,12 +115,14 @@ class ShardArena:
         out = images_BHWC.view(len(rows_B), PATCH_BYTES)
         index = torch.from_numpy(self._first_row[shards_B] + rows_B)
         if len(self._fields) == 1:
-            self._copy(self._fields[0], index, out, labels_B)
+            good = self._copy(self._fields[0], index, out, labels_B)
         else:
-            self._copy_fields(torch.from_numpy(self._field_of[shards_B]), index, out, labels_B)
-        if ((labels_B != 0) & (labels_B != 1) & (labels_B != UNLABELLED)).any():
-            wrong = sorted({self._records[s].name for s in shards_B[~np.isin(labels_B.numpy(), (0, 1, UNLABELLED))]})
-            raise IntegrityError(f"a label in {', '.join(wrong)} is not a digit", "0 or 1", "ingest the set again")
+            good = self._copy_fields(torch.from_numpy(self._field_of[shards_B]), index, out, labels_B)
+        if not good:
+            names = ", ".join(sorted({self._records[s].name for s in shards_B.tolist()}))
+            raise IntegrityError(
+                f"a label in one of {names} is not a digit", "0 or 1", "ingest the set again"
+            )
         self._bound_memory(len(rows_B))
 
     def close(self) -> None:
@@ -124,35 +133,42 @@ class ShardArena:
                 place.mapping.close()
         self.mapped[:] = False
 
-    def _copy(self, place: _Field, index: torch.Tensor, out: torch.Tensor, labels_B: torch.Tensor) -> None:
+    def _copy(self, place: _Field, index: torch.Tensor, out: torch.Tensor, labels_B: torch.Tensor) -> bool:
+        """Copy rows of one field; False where a label is neither 0 nor 1."""
         assert place.pixels is not None
         torch.index_select(place.pixels, 0, index, out=out)
         if place.digits is None:
             labels_B.fill_(UNLABELLED)
-        else:
-            labels_B.copy_(torch.index_select(place.digits, 0, index)).sub_(ord("0"))
+            return True
+        digits = torch.index_select(place.digits, 0, index)
+        labels_B.copy_(digits).sub_(ord("0"))
+        return int(digits.min()) >= ord("0") and int(digits.max()) <= ord("1")
 
-    def _copy_fields(self, fields_B: torch.Tensor, index: torch.Tensor, out: torch.Tensor, labels_B: torch.Tensor) -> None:
-        for number in fields_B.unique().tolist():
+    def _copy_fields(
+        self, fields_B: torch.Tensor, index: torch.Tensor, out: torch.Tensor, labels_B: torch.Tensor
+    ) -> bool:
+        good = True
+        for number in np.unique(fields_B.numpy()).tolist():
             here = torch.nonzero(fields_B == number).squeeze(1)
             part = torch.empty((len(here), PATCH_BYTES), dtype=torch.uint8)
             part_labels = torch.empty(len(here), dtype=torch.int64)
-            self._copy(self._fields[number], index[here], part, part_labels)
+            good &= self._copy(self._fields[number], index[here], part, part_labels)
             out.index_copy_(0, here, part)
             labels_B.index_copy_(0, here, part_labels)
+        return good
 
     def _bound_memory(self, samples: int) -> None:
         self._resident_bytes += samples * _TOUCHED_BYTES
         if self._resident_bytes > _RESIDENT_BYTES:
             self._resident_bytes = 0
-            mapped_bytes = sum(self._records[s].size_bytes for s in np.flatnonzero(self.mapped))
-            if mapped_bytes > _RESIDENT_BYTES:
+            if self._sizes[self.mapped].sum() > _RESIDENT_BYTES:
                 for place in self._fields:
                     assert place.mapping is not None
                     place.mapping.forget_pages()
 
     def _offset(self, shard: int) -> int:
-        return int(self._first_row[shard]) * self._fields[self._field_of[shard]].layout.stride_bytes
+        stride = self._fields[self._field_of[shard]].layout.stride_bytes
+        return int(self._first_row[shard]) * stride
 
 
 def _rows_reserved(size_bytes: int, stride_bytes: int) -> int:
@@ -164,10 +180,16 @@ def _rows_reserved(size_bytes: int, stride_bytes: int) -> int:
 def _checked_layout(record: ShardRecord) -> ArrayLayout:
     layout = record.layout
     if layout is None:
-        raise ManifestError(f"shard {record.name} is {record.encoding.value} without a layout", "an npy shard with one")
+        raise ManifestError(
+            f"shard {record.name} is {record.encoding.value} without a layout", "an npy shard with one"
+        )
     ends = [layout.pixels_offset_bytes + PATCH_BYTES, (layout.label_offset_bytes or 0) + 1]
     starts = [layout.pixels_offset_bytes, layout.label_offset_bytes or 0]
-    if min(starts) < 0 or max(ends) > layout.stride_bytes or record.samples * layout.stride_bytes > record.size_bytes:
+    if (
+        min(starts) < 0
+        or max(ends) > layout.stride_bytes
+        or record.samples * layout.stride_bytes > record.size_bytes
+    ):
         raise ManifestError(
             f"the layout of shard {record.name} does not fit its {record.size_bytes} bytes",
             f"{record.samples} samples with all their parts inside",

@@ -46,7 +46,8 @@ class IngestConfig(Frozen):
     shard_samples: int = Field(default=4096, ge=1, le=65536)
     """Patches a shard (about 30 KB each as npy)."""
     encoding: Encoding = Encoding.NPY
-    """How pixels are kept: npy (mapped into memory, no decoding), webp (lossless) or jpeg (quality 95, lossy)."""
+    """How pixels are kept: npy (mapped into memory, no decoding), webp (lossless) or jpeg (quality 95,
+    lossy)."""
     on_conflict: Literal["error", "drop"] = "error"
     """What to do when the same pixels carry two labels: end with an error, or drop them (counted)."""
     max_bad: int = Field(default=0, ge=0)
@@ -69,7 +70,8 @@ class IngestConfig(Frozen):
         return self
 
     def open_source(self) -> Source:
-        """The source that ``source`` and ``kind`` name. Raises SourceError where the folder has no known layout."""
+        """The source that ``source`` and ``kind`` name. Raises SourceError where the folder has no known
+        layout."""
         if self.source == SYNTHETIC:
             return SyntheticSource(self.synthetic)
         folder = Path(self.source).expanduser().absolute()
@@ -88,7 +90,8 @@ class IngestConfig(Frozen):
         return name or "dataset"
 
     def recipe_digest(self, listing_digest: str) -> str:
-        """SHA-256 of the input's listing and every setting that shapes the result, but not of where it lies."""
+        """SHA-256 of the input's listing and every setting that shapes the result, but not of where it
+        lies."""
         kept = {
             "dataset", "valid_fraction", "test_fraction", "split_seed", "use_source_splits", "shard_samples",
             "encoding", "on_conflict",

@@ -89,6 +89,10 @@ class Manifest(Record):
     dropped: Dropped
     flagged: dict[str, str] = {}
     """Keys of odd but kept images (all white, all black, known defects) and what is odd about them."""
+    warnings: tuple[str, ...] = ()
+    """What else a reader of results should know, in plain sentences (counts included)."""
+    recipe_digest: str = ""
+    """SHA-256 of the input's listing and of the settings: equal recipes need no second ingest."""
     shards: tuple[ShardRecord, ...]
 
     def of_split(self, split: Split) -> tuple[ShardRecord, ...]:

@@ -1,7 +1,8 @@
 """One stretch of address space into which many files are mapped side by side.
 
-``mmap.mmap`` cannot choose an address and keeps a descriptor per file open, so this calls the C library. A mapping keeps
-its file's description alive, and with it a shared lock taken on it (a lease of the node cache), until it is taken out.
+``mmap.mmap`` cannot choose an address and keeps a descriptor per file open, so this calls the C library. A
+mapping keeps its file's description alive, and with it a shared lock taken on it (a lease of the node
+cache), until it is taken out.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 class Mapping:
-    """``size_bytes`` of reserved address space, uint8 [size_bytes] as ``bytes_``. It takes no memory by itself.
+    """``size_bytes`` of reserved address space, uint8 [size_bytes] as ``bytes_``. It takes no memory by
+    itself.
 
     Reading where no file is mapped kills the process, as any stray pointer does: callers keep account.
     """
@@ -51,7 +53,9 @@ class Mapping:
         self.bytes_ = torch.frombuffer(view, dtype=torch.uint8)
 
     def place(self, file: BinaryIO, offset_bytes: int, size_bytes: int) -> None:
-        """Map the first ``size_bytes`` of ``file``, read-only, at ``offset_bytes`` (a multiple of the page size)."""
+        """Map the first ``size_bytes`` of ``file``, read-only, at ``offset_bytes`` (a multiple of the page
+        size).
+        """
         flags = mmap.MAP_PRIVATE | _MAP_FIXED
         self._map(self._base + offset_bytes, size_bytes, mmap.PROT_READ, flags, file.fileno())
 
@@ -64,7 +68,9 @@ class Mapping:
         _libc.madvise(self._base, self._size_bytes, _MADV_DONTNEED)
 
     def close(self) -> None:
-        """Give the address space back and end all leases. No tensor made from ``bytes_`` may be used any more."""
+        """Give the address space back and end all leases. No tensor made from ``bytes_`` may be used any
+        more.
+        """
         self._release()
 
     def _map(self, address: int | None, size_bytes: int, protection: int, flags: int, descriptor: int) -> int:

@@ -50,8 +50,8 @@ class FullOrder:
 class BlockOrder:
     """Every sample once: shards in random order, laid end to end, cut into lanes and these into blocks.
 
-    Samples are shuffled within their block. Position p belongs to lane ``p % lanes``, so all lanes are read at one
-    pace, each holding one block (and the shards that overlap it) at a time.
+    Samples are shuffled within their block. Position p belongs to lane ``p % lanes``, so all lanes are read
+    at one pace, each holding one block (and the shards that overlap it) at a time.
     """
 
     lanes: int
@@ -105,11 +105,13 @@ class BalancedOrder:
 
     @classmethod
     def of(cls, labels: npt.NDArray[np.int8], key: int) -> BalancedOrder:
-        """``labels`` int8 [samples], 0 or 1. Raises ConfigError where a class is missing or a sample unlabelled."""
+        """``labels`` int8 [samples], 0 or 1. Raises ConfigError where a class is missing or a sample
+        unlabelled.
+        """
         counts = [int((labels == c).sum()) for c in (0, 1)]
         if min(counts) == 0 or sum(counts) != labels.size:
             raise ConfigError(
-                f"{counts[0]} negative, {counts[1]} tumour and {labels.size - sum(counts)} unlabelled samples",
+                f"{counts[0]} negative and {counts[1]} tumour samples of {labels.size}",
                 "samples of both classes, all labelled, for class-balanced sampling",
                 "turn balanced off",
             )

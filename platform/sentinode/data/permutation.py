@@ -1,8 +1,8 @@
 """A pseudo-random permutation of 0..n-1 that is computed element by element, without ever holding it.
 
-An alternating Feistel network over Z_a x Z_b with a*b just above n, and cycle walking for the few values that
-fall outside (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002). It is integer arithmetic
-only, so the order is the same on every machine and with every numpy.
+An alternating Feistel network over Z_a x Z_b with a*b just above n, and cycle walking for the few values
+that fall outside (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002). It is integer
+arithmetic only, so the order is the same on every machine and with every numpy.
 """
 
 from __future__ import annotations
@@ -75,4 +75,3 @@ def _shift(half: UInt64s, other: UInt64s, modulus: UInt64s, round_key: UInt64s) 
     amount = ((mix(other ^ round_key) >> _HALF) * modulus) >> _HALF
     total = half + amount
     return np.where(total >= modulus, total - modulus, total)
-

@@ -1,8 +1,9 @@
 """The epoch plan: which samples each rank takes in each step, as pure arithmetic.
 
-The global order of an epoch is a function of (manifest digest, split, seed, epoch) and the declared shuffle alone.
-Step s takes ``order[s * B : (s + 1) * B]``, B being the global batch size, and each rank a contiguous part of that, so
-the average of the gradients is the same for any number of ranks and a run may resume at any step with another number.
+The global order of an epoch is a function of (manifest digest, split, seed, epoch) and the declared shuffle
+alone. Step s takes ``order[s * B : (s + 1) * B]``, B being the global batch size, and each rank a
+contiguous part of that, so the average of the gradients is the same for any number of ranks and a run may
+resume at any step with another number.
 
 Legend of array shapes: S steps, B global batch, b batch of one rank.
 """
@@ -35,13 +36,13 @@ class ShuffleConfig(Frozen):
     """How the samples of an epoch are ordered."""
 
     kind: Literal["full", "block", "none"] = "full"
-    """full: any sample may come anywhere (the node holds the set); block: shards in random order, samples shuffled
-    within blocks (the node holds ``block_samples``); none: manifest order."""
+    """full: any sample may come anywhere (the node holds the set); block: shards in random order, samples
+    shuffled within blocks (the node holds ``block_samples``); none: manifest order."""
     block_samples: int = Field(default=262_144, gt=0)
     """Samples shuffled together under ``block``, over all lanes; also what the nodes must hold at a time."""
     lanes: int = Field(default=1, gt=0)
-    """Parts of the order that ranks read side by side under ``block``. With a multiple of the number of nodes, each
-    node downloads only its own part of the set."""
+    """Parts of the order that ranks read side by side under ``block``. With a multiple of the number of
+    nodes, each node downloads only its own part of the set."""
     balanced: bool = False
     """Draw both classes equally often: the larger one exactly once, the smaller one repeated evenly."""
 
@@ -111,7 +112,9 @@ class EpochPlan:
             yield self.ids(rank, world_size, step, min(step + window_steps, self.steps))
 
     def _by_lane(self, within_step: Ids) -> Ids:
-        """Lanes alternate in the order; a step lists them one after the other, so that a rank stays in its lanes."""
+        """Lanes alternate in the order; a step lists them one after the other, so that a rank stays in its
+        lanes.
+        """
         if self.lanes == 1:
             return within_step
         per_lane = self.batch_size // self.lanes
@@ -130,9 +133,9 @@ def plan_training(
 ) -> EpochPlan:
     """The plan of one training epoch.
 
-    ``shard_samples`` [shards]: samples of each shard in manifest order; sample ids count through them from 0.
-    ``digest``: names the data (manifest digest and split). ``labels`` int8 [samples]: needed by balanced sampling.
-    Raises ConfigError for settings that contradict each other or an epoch without a single step.
+    ``shard_samples`` [shards]: samples of each shard in manifest order; sample ids count through them from
+    0. ``digest``: names the data (manifest digest and split). ``labels`` int8 [samples]: needed by balanced
+    sampling. Raises ConfigError for settings that contradict each other or an epoch without a single step.
     """
     shuffle = shuffle or ShuffleConfig()
     sizes = np.asarray(shard_samples, dtype=np.int64)
@@ -178,10 +181,11 @@ def plan_evaluation(shard_samples: npt.ArrayLike, *, batch_size: int) -> EpochPl
 
 
 def shuffle_quality(plan: EpochPlan, shard_samples: npt.ArrayLike, steps: int = 64) -> float:
-    """How well the steps mix shards: 1 means as well as a full shuffle, 0 that each step comes from one shard.
+    """How well the steps mix shards: 1 means as well as a full shuffle, 0 that each step comes from one
+    shard.
 
-    The mean number of other shards met in a global batch, over that expected of a draw without replacement from the
-    whole set, both counted from one. Looks at ``steps`` steps spread over the epoch.
+    The mean number of other shards met in a global batch, over that expected of a draw without replacement
+    from the whole set, both counted from one. Looks at ``steps`` steps spread over the epoch.
     """
     sizes = np.asarray(shard_samples, dtype=np.int64)
     whole = plan.order.length // plan.batch_size
@@ -194,7 +198,8 @@ def shuffle_quality(plan: EpochPlan, shard_samples: npt.ArrayLike, steps: int = 
     drawn = min(plan.batch_size, int(sizes.sum()))
     others = sizes.sum() - sizes[:, None] - np.arange(min(drawn, 4096))
     total = sizes.sum() - np.arange(min(drawn, 4096))
-    # The chance that a shard is missed: none of the draws hits it. Beyond 4,096 draws the rest is extrapolated.
+    # The chance that a shard is missed: none of the draws hits it. Beyond 4,096 draws the rest is
+    # extrapolated.
     missed = np.prod(np.clip(others, 0, None) / total, axis=1) ** (drawn / min(drawn, 4096))
     expected = float((1 - missed).sum())
     return 1.0 if expected <= 1 else float((np.mean(met) - 1) / (expected - 1))

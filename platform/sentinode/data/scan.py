@@ -26,13 +26,13 @@ class ScanRecord(Record):
 
     keys_hex: str = Field(pattern=r"^([0-9a-f]{40})*$")
     """SHA-1 of each patch's RGB bytes, 40 hex digits one after the other; zeros for a bad image."""
-    bad: dict[int, str] = {}
+    bad: dict[int, str] = Field(default_factory=dict)
     """Patches that cannot be taken, with the reason."""
-    flagged: dict[int, str] = {}
+    flagged: dict[int, str] = Field(default_factory=dict)
     """Patches that are odd but kept, with what is odd."""
     broken_promises: tuple[int, ...] = ()
     """Patches whose pixels do not have the SHA-1 that the source claims."""
-    labels: dict[int, int] = {}
+    labels: dict[int, int] = Field(default_factory=dict)
     """Labels that became known only by reading."""
 
     def keys(self) -> npt.NDArray[np.uint8]:
@@ -40,8 +40,10 @@ class ScanRecord(Record):
         return np.frombuffer(bytes.fromhex(self.keys_hex), np.uint8).reshape(-1, KEY_BYTES)
 
 
-def scan_chunk(source: Source, items: Sequence[SourceItem]) -> ScanRecord:
-    """Read and hash ``items``."""
+def scan_chunk(
+    source: Source, items: Sequence[SourceItem], remember_NHWC: npt.NDArray[np.uint8] | None = None
+) -> ScanRecord:
+    """Read and hash ``items``; their pixels are also put into ``remember_NHWC``, uint8 [items, 96, 96, 3]."""
     place = {item.index: i for i, item in enumerate(items)}
     keys = [_NO_KEY] * len(items)
     bad: dict[int, str] = {}
@@ -54,6 +56,8 @@ def scan_chunk(source: Source, items: Sequence[SourceItem]) -> ScanRecord:
             bad[i] = pixels.reason
             continue
         keys[i] = key_of(pixels)
+        if remember_NHWC is not None:
+            remember_NHWC[i] = pixels
         if odd := oddity(keys[i], pixels):
             flagged[i] = odd
         if source.promised_key(item) not in (None, keys[i]):

@@ -1,10 +1,10 @@
 """A shard is a tar that is also an array.
 
 A sample is ``<key>.npy`` (uint8 [96, 96, 3]), ``<key>.cls`` (an ASCII digit, absent in unlabelled shards) and
-``<key>.json``. Every header is plain ustar with time, user and group zero, and every sample has the same size, so the
-same samples give the same bytes, stock ``tarfile`` and ``webdataset`` read the shard, and a memory map of it is a
-strided array. With the encodings ``webp`` (lossless) and ``jpeg`` (quality 95, no chroma subsampling) the first member
-is ``<key>.webp`` or ``<key>.jpeg`` and samples vary in size.
+``<key>.json``. Every header is plain ustar with time, user and group zero, and every sample has the same
+size, so the same samples give the same bytes, stock ``tarfile`` and ``webdataset`` read the shard, and a
+memory map of it is a strided array. With the encodings ``webp`` (lossless) and ``jpeg`` (quality 95, no
+chroma subsampling) the first member is ``<key>.webp`` or ``<key>.jpeg`` and samples vary in size.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def build_shard(
     samples: Sequence[ShardSample],
     pixels_NHWC: npt.NDArray[np.uint8],
 ) -> tuple[Buffer, ShardRecord]:
-    """The bytes of a shard and its record. ``pixels_NHWC`` is uint8 [samples, 96, 96, 3] in the samples' order.
+    """The bytes of a shard and its record. ``pixels_NHWC`` is uint8 [samples, 96, 96, 3] in the samples'
+    order.
 
     Either all samples have labels, or none has (split unlabelled).
     """

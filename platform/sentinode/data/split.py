@@ -1,8 +1,8 @@
 """Which split a patch belongs to: duplicates, conflicts and carving, as pure arithmetic over arrays.
 
-N patches are columns: ``keys`` uint8 [N, 20] (SHA-1 of the pixels), ``labels`` int8 [N] (0, 1, -1 unlabelled),
-``splits`` int8 [N] (place in SPLITS, -1 undecided). Nothing here depends on the order of the patches but that the first
-of several copies is the one that stays.
+N patches are columns: ``keys`` uint8 [N, 20] (SHA-1 of the pixels), ``labels`` int8 [N] (0, 1, -1
+unlabelled), ``splits`` int8 [N] (place in SPLITS, -1 undecided). Nothing here depends on the order of the
+patches but that the first of several copies is the one that stays.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def key_words(keys: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
     """uint64 [3, N]: keys as numbers whose order is the keys' own (the last word holds four bytes)."""
     padded = np.zeros((len(keys), 24), np.uint8)
     padded[:, :20] = keys
-    return np.ascontiguousarray(padded.view(">u8").T.astype(np.uint64))
+    words: npt.NDArray[np.uint64] = np.ascontiguousarray(padded.view(">u8").T.astype(np.uint64))
+    return words
 
 
 def find_conflicts(keys: npt.NDArray[np.uint8], labels: Int8s, usable: Bools) -> Indices:
@@ -45,12 +46,13 @@ def find_conflicts(keys: npt.NDArray[np.uint8], labels: Int8s, usable: Bools) ->
         return order
     found = labels[order]
     differs = np.minimum.reduceat(found, starts) != np.maximum.reduceat(found, starts)
-    return order[np.repeat(differs, np.diff(np.append(starts, len(order))))]
+    sizes = np.diff(np.append(starts, len(order)))
+    return np.extract(np.repeat(differs, sizes), order)
 
 
 def keep_unique(keys: npt.NDArray[np.uint8], splits: Int8s, usable: Bools) -> Unique:
-    """Keep one patch of each pixel content: that of the split evaluated last (unlabelled, test, valid, train), and
-    there the first."""
+    """Keep one patch of each pixel content: that of the split evaluated last (unlabelled, test, valid,
+    train), and there the first."""
     order, starts = _group(keys, np.flatnonzero(usable), -splits)
     if not len(order):
         return Unique(order, 0, 0)

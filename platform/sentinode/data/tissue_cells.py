@@ -7,42 +7,60 @@ crowded cells press each other flat, as epithelium and follicles do; the nucleus
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sentinode.data.tissue_noise import COLUMNS, ROWS, Array, unit_vector
+from sentinode.data.tissue_noise import COLUMNS, ROWS, Array, smooth_noise, unit_vector
 from sentinode.schema import PATCH_PX
+
+
+@dataclass(frozen=True, slots=True)
+class CellType:
+    """What the cells of one kind have in common. Lengths in px, stains in optical-density units."""
+
+    radius: float
+    """Radius of the cell body."""
+    axis: float
+    """Mean semi-axis of the nucleus."""
+    spread: float
+    """Standard deviation of nuclear size, relative."""
+    elongation: float
+    """Long over short semi-axis is up to 1 + twice this."""
+    chromatin: float
+    """Haematoxylin of the nucleus."""
+    vesicular: float
+    """How much paler the inside of the nucleus is than its rim (0..1)."""
+    haematoxylin: float
+    """Haematoxylin of the cytoplasm."""
+    eosin: float
+    """Eosin of the cytoplasm."""
+    nucleolus: float = 0.0
+    """Extra haematoxylin of the nucleolus."""
+    dent: float = 0.1
+    """Irregularity of the nuclear outline (0 none, 0.25 strong)."""
 
 
 @dataclass(slots=True)
 class Cells:
-    """Attributes of M cells, each float32 [M]. Lengths in px, patch coordinates; densities in optical-density units."""
+    """M drawn-up cells, each attribute float32 [M]; see CellType for the meaning."""
 
     y: Array
     x: Array
     radius: Array
-    """Radius of the cell body."""
+    nucleus_y: Array
+    nucleus_x: Array
     long_axis: Array
     short_axis: Array
-    """Semi-axes of the nucleus."""
     cosine: Array
     sine: Array
-    """Direction of the long axis."""
-    shift_y: Array
-    shift_x: Array
-    """Nucleus centre relative to the cell centre."""
     dent: Array
-    """Irregularity of the nuclear outline (0 none, 0.25 strong)."""
     chromatin: Array
-    """Haematoxylin of the nucleus."""
     vesicular: Array
-    """How much paler the inside of the nucleus is than its rim (0..1)."""
     nucleolus: Array
-    """Extra haematoxylin of the nucleolus."""
     haematoxylin: Array
     eosin: Array
-    """Stains of the cytoplasm."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -51,19 +69,29 @@ class Cells:
         """The cells of ``mask`` [M]."""
         return Cells(**{f.name: getattr(self, f.name)[mask] for f in fields(self)})
 
-    def at(self, field: Array) -> Array:
-        """Values of ``field`` [96, 96] under the cell centres (nearest pixel inside): [M]."""
-        last = PATCH_PX - 1
-        iy = np.clip(self.y, 0, last).astype(np.int32)
-        ix = np.clip(self.x, 0, last).astype(np.int32)
-        return np.asarray(field[iy, ix])
+    def align(self, cosine: Array, sine: Array, strength: float) -> None:
+        """Turn the nuclei towards (cosine, sine); ``strength`` 0 leaves them, 1 makes them parallel."""
+        keep, turn = np.float32(1 - strength), np.float32(strength)
+        same = np.where(self.cosine * cosine + self.sine * sine < 0, -turn, turn)
+        c, s = keep * self.cosine + same * cosine, keep * self.sine + same * sine
+        length = np.maximum(np.sqrt(c * c + s * s), np.float32(1e-3))
+        self.cosine, self.sine = c / length, s / length
+
+    def sown(self, rng: np.random.Generator, density: Array) -> Cells:
+        """Each cell stays with the probability that ``density`` [96, 96] has under it (nearest pixel inside)."""
+        iy = np.clip(self.y, 0, PATCH_PX - 1).astype(np.intp)
+        ix = np.clip(self.x, 0, PATCH_PX - 1).astype(np.intp)
+        return self.keep(density[iy, ix] > rng.random(len(self), dtype=np.float32))
 
 
 @dataclass(slots=True)
 class CellLayer:
-    """A drawn layer; all [96, 96] float32. ``distance`` is 0 at a cell's centre, 1 at its edge, 2 far from all cells."""
+    """A drawn layer: ``distance`` is float32 [96, 96], all else is given for the P pixels that belong to a cell."""
 
     distance: Array
+    """0 at a cell's centre, 1 at its edge, 2 far from all cells."""
+    pixels: NDArray[np.intp]
+    """Flat indices [P] into [96, 96]."""
     membrane: Array
     """1 where two cells touch, falling to 0 within about a pixel."""
     body: Array
@@ -74,98 +102,143 @@ class CellLayer:
     haematoxylin: Array
     eosin: Array
 
+    def spread(self, values: Array) -> Array:
+        """``values`` [P] as a field [96, 96], 0 elsewhere."""
+        field = np.zeros(PATCH_PX * PATCH_PX, np.float32)
+        field[self.pixels] = values
+        return field.reshape(PATCH_PX, PATCH_PX)
+
 
 def lattice(
-    rng: np.random.Generator, spacing_px: float, jitter: float, margin_px: float, origin: tuple[float, float] | None = None
+    rng: np.random.Generator,
+    spacing_px: float,
+    jitter: float,
+    margin_px: float,
+    origin: tuple[float, float] | None = None,
 ) -> tuple[Array, Array]:
-    """A rotated, jittered hexagonal lattice over the patch and a margin: y [M], x [M]. The first point is ``origin``."""
+    """A rotated, jittered hexagonal lattice over the patch and a margin: y [M], x [M]. ``origin`` is its first point."""
     cosine, sine = unit_vector(rng)
     if origin is None:
         start = rng.random(2) * spacing_px + PATCH_PX / 2
         origin = (float(start[0]), float(start[1]))
-    reach = int((PATCH_PX * 0.75 + margin_px) * 1.42 / spacing_px) + 1
+    reach = int((PATCH_PX / 2 + margin_px) * 1.42 / (0.866 * spacing_px)) + 2
+    if max(abs(o - PATCH_PX / 2) for o in origin) > spacing_px:
+        reach *= 2
     steps = np.arange(-reach, reach + 1, dtype=np.float32)
-    b, a = np.meshgrid(steps, steps, indexing="ij")
-    a, b = (a + np.float32(0.5) * b).ravel(), (b * np.float32(0.8660254)).ravel()
+    b = np.repeat(steps, steps.size)
+    a = np.tile(steps, steps.size) + np.float32(0.5) * (b % 2)
     noise = (rng.random((2, a.size), dtype=np.float32) - np.float32(0.5)) * np.float32(2 * jitter)
     first = a.size // 2
     noise[:, first] = 0
-    a, b = (a + noise[0]) * np.float32(spacing_px), (b + noise[1]) * np.float32(spacing_px)
+    a, b = (a + noise[0]) * np.float32(spacing_px), (b * np.float32(0.8660254) + noise[1]) * np.float32(spacing_px)
     y = np.float32(origin[0]) + a * sine + b * cosine
     x = np.float32(origin[1]) + a * cosine - b * sine
-    inside = (y > -margin_px) & (y < PATCH_PX + margin_px) & (x > -margin_px) & (x < PATCH_PX + margin_px)
+    low, high = np.float32(-margin_px), np.float32(PATCH_PX + margin_px)
+    inside = (y > low) & (y < high) & (x > low) & (x < high)
     inside[first] = False
     order = np.concatenate([[first], np.flatnonzero(inside)])
     return y[order], x[order]
 
 
-def draw_cells(cells: Cells, edge_px: float = 1.4, reach: float = 1.0) -> CellLayer:
-    """Draw the layer; nuclear outlines are ``edge_px`` soft."""
-    owner, distance, gap = _territories(cells)
-    index = np.maximum(owner, 0)
-
-    def per_pixel(values: Array) -> Array:
-        return np.take(values, index)
-
-    inside = owner >= 0
-    radius = per_pixel(cells.radius)
-    body = np.where(inside, np.clip((1 - distance) * radius * np.float32(0.7) + np.float32(0.3), 0, 1), 0)
-    dy = ROWS - per_pixel(cells.y + cells.shift_y)
-    dx = COLUMNS - per_pixel(cells.x + cells.shift_x)
-    cosine, sine = per_pixel(cells.cosine), per_pixel(cells.sine)
-    u = (dx * cosine + dy * sine) * per_pixel(1 / cells.long_axis)
-    v = (dy * cosine - dx * sine) * per_pixel(1 / cells.short_axis)
-    square = u * u + v * v
-    dent = per_pixel(cells.dent)
-    square = square + dent * (u * (u * u - 3 * v * v) + np.float32(0.8) * u * v)
-    rho = np.sqrt(np.maximum(square, 0))
-    size = per_pixel((cells.long_axis + cells.short_axis) * np.float32(0.5 / edge_px))
-    cover = np.where(inside & (u * u + v * v < 4), np.clip((1 - rho) * size + np.float32(0.5), 0, 1), 0)
-    rim = np.minimum(square * square, 1)
-    spot = np.clip(1 - ((u - dent) * (u - dent) + (v + dent) * (v + dent)) * size * size * np.float32(0.5), 0, 1)
-    chromatin = per_pixel(cells.chromatin) * (1 - per_pixel(cells.vesicular) * (1 - rim))
-    chromatin = chromatin + per_pixel(cells.nucleolus) * spot
-    return CellLayer(
-        distance=distance,
-        membrane=np.asarray(np.clip(1 - gap * radius * np.float32(0.6), 0, 1) * body, np.float32),
-        body=np.asarray(body, np.float32),
-        nucleus=np.asarray(cover, np.float32),
-        chromatin=np.asarray(chromatin, np.float32),
-        haematoxylin=per_pixel(cells.haematoxylin),
-        eosin=per_pixel(cells.eosin),
+def scatter(rng: np.random.Generator, kind: CellType, y: Array, x: Array) -> Cells:
+    """Individual cells of ``kind`` at (y, x)."""
+    n = len(y)
+    noise = rng.random((10, n), dtype=np.float32) - np.float32(0.5)
+    bell = (noise[0] + noise[1] + noise[2]) * 2
+    size = np.float32(kind.axis) * np.clip(1 + np.float32(kind.spread) * bell, 0.55, 1.7)
+    stretch = np.float32(kind.elongation) * (noise[3] + np.float32(0.5))
+    slack = np.maximum(np.float32(kind.radius) - size, np.float32(0.4))
+    cosine, sine = unit_vector(rng, n)
+    return Cells(
+        y=y,
+        x=x,
+        radius=np.maximum(np.float32(kind.radius), size * np.float32(1.08)) * (1 + np.float32(0.16) * noise[4]),
+        nucleus_y=y + noise[5] * slack,
+        nucleus_x=x + noise[6] * slack,
+        long_axis=size * (1 + stretch),
+        short_axis=size / (1 + stretch),
+        cosine=cosine,
+        sine=sine,
+        dent=np.float32(kind.dent) * (noise[7] + np.float32(0.7)),
+        chromatin=np.float32(kind.chromatin) * (1 + np.float32(0.6) * noise[8]),
+        vesicular=np.clip(np.float32(kind.vesicular) + np.float32(0.3) * noise[9], 0, 1),
+        nucleolus=np.float32(kind.nucleolus) * (noise[4] + np.float32(0.5)),
+        haematoxylin=np.float32(kind.haematoxylin) * (1 + np.float32(0.5) * noise[7]),
+        eosin=np.float32(kind.eosin) * (1 + np.float32(0.5) * noise[3]),
     )
 
 
-def _territories(cells: Cells) -> tuple[NDArray[np.int32], Array, Array]:
-    """Owner [96, 96] int32 (-1 none), distance to it and gap to the second nearest cell, in cell radii."""
-    half = int(np.ceil(cells.radius.max())) if len(cells) else 1
-    pad = 2 * half + 2
+def draw_cells(rng: np.random.Generator, cells: Cells, edge_px: float = 1.1) -> CellLayer:
+    """Draw the layer; nuclear outlines are ``edge_px`` soft and slightly uneven."""
+    distance, pixels, owner, near, gap = _territories(cells)
+    table = np.stack(
+        [cells.radius, cells.nucleus_y, cells.nucleus_x, cells.cosine, cells.sine, 1 / cells.long_axis, 1 / cells.short_axis,
+         cells.dent, cells.chromatin, cells.vesicular, cells.nucleolus, cells.haematoxylin, cells.eosin,
+         (cells.long_axis + cells.short_axis) * np.float32(0.5 / edge_px)]
+    )  # fmt: skip
+    (radius, nucleus_y, nucleus_x, cosine, sine, by_long, by_short, dent, chromatin, vesicular, nucleolus, haematoxylin,
+     eosin, size) = np.take(table, owner, axis=1)  # fmt: skip
+    uneven, wavy = smooth_noise(rng, 3.2).ravel()[pixels], smooth_noise(rng, 3.2).ravel()[pixels]
+    body = np.clip((1 - near - np.float32(0.12) * uneven) * radius * np.float32(0.7), 0, 1)
+    dy = _ROW[pixels] - nucleus_y + np.float32(0.5) * uneven
+    dx = _COLUMN[pixels] - nucleus_x - np.float32(0.4) * wavy
+    u = (dx * cosine + dy * sine) * by_long
+    v = (dy * cosine - dx * sine) * by_short
+    uu, vv = u * u, v * v
+    round_ = uu + vv
+    square = np.maximum(round_ + dent * (u * (uu - 3 * vv) + np.float32(0.8) * u * v), 0)
+    cover = np.clip((1 - np.sqrt(square)) * size + np.float32(0.5), 0, 1) * (round_ < 4)
+    rim = np.minimum(square * square, 1)
+    spot = np.maximum(1 - ((u - dent) ** 2 + (v + dent) ** 2) * size * size * np.float32(0.4), 0)
+    return CellLayer(
+        distance=distance,
+        pixels=pixels,
+        membrane=np.clip(1 - gap * radius * np.float32(0.6), 0, 1) * body,
+        body=body,
+        nucleus=cover,
+        chromatin=chromatin * (1 - vesicular * (1 - rim)) + nucleolus * spot,
+        haematoxylin=haematoxylin,
+        eosin=eosin,
+    )
+
+
+_ROW, _COLUMN = ROWS.ravel(), COLUMNS.ravel()
+
+
+def _territories(cells: Cells) -> tuple[Array, NDArray[np.intp], NDArray[np.intp], Array, Array]:
+    """Distance to the nearest cell [96, 96] in its radii; then for the P pixels within a cell: their flat index,
+    their cell, their distance to it and the gap to the second nearest cell.
+    """
+    half = int(np.ceil(cells.radius.max()))
+    pad = 2 * half + 1
     width = PATCH_PX + 2 * pad
     iy, ix = np.floor(cells.y).astype(np.intp), np.floor(cells.x).astype(np.intp)
     near = (iy >= -half) & (iy < PATCH_PX + half) & (ix >= -half) & (ix < PATCH_PX + half)
-    number = np.flatnonzero(near).astype(np.int32)
+    number = np.flatnonzero(near)
     iy, ix = iy[near], ix[near]
     steps = np.arange(-half, half + 1, dtype=np.intp)
     scale = 1 / cells.radius[near]
     dy = (steps - (cells.y[near] - iy)[:, None]).astype(np.float32) * scale[:, None]
     dx = (steps - (cells.x[near] - ix)[:, None]).astype(np.float32) * scale[:, None]
-    square = (dy * dy)[:, :, None] + (dx * dx)[:, None, :]
+    square = ((dy * dy)[:, :, None] + (dx * dx)[:, None, :]).ravel()
     start = (iy + pad) * width + ix + pad
     pixel = (start[:, None, None] + (steps * width)[None, :, None] + steps[None, None, :]).ravel()
-    close = np.flatnonzero(square.ravel() < 1)
-    value, pixel = square.ravel()[close], pixel[close]
-    cell = number[close // (steps.size * steps.size)]
+    close = np.flatnonzero(square < 1)
+    value, pixel = square[close], pixel[close]
     first = np.full(width * width, 4, np.float32)
     np.minimum.at(first, pixel, value)
     wins = value <= first[pixel]
-    owner = np.full(width * width, -1, np.int32)
-    owner[pixel[wins]] = cell[wins]
+    owner = np.full(width * width, -1, np.intp)
+    owner[pixel[wins]] = number[close[wins] // (steps.size * steps.size)]
     second = np.full(width * width, 4, np.float32)
-    np.minimum.at(second, pixel[~wins], value[~wins])
+    loses = ~wins
+    np.minimum.at(second, pixel[loses], value[loses])
 
-    def crop(flat: NDArray[np.generic]) -> NDArray[np.generic]:
+    def crop(flat: NDArray[Any]) -> NDArray[Any]:
         return flat.reshape(width, width)[pad : pad + PATCH_PX, pad : pad + PATCH_PX]
 
-    distance = np.sqrt(crop(first))  # type: ignore[arg-type]
-    gap = np.sqrt(crop(second)) - distance  # type: ignore[arg-type]
-    return crop(owner).copy(), distance, gap  # type: ignore[return-value]
+    distance = np.sqrt(crop(first))
+    flat_owner = crop(owner).ravel()
+    pixels = np.flatnonzero(flat_owner >= 0)
+    to_nearest = distance.ravel()[pixels]
+    return distance, pixels, flat_owner[pixels], to_nearest, np.sqrt(crop(second).ravel()[pixels]) - to_nearest

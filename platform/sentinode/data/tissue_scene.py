@@ -1,19 +1,54 @@
-"""The tissue of a patch before it is stained: which tissues lie where, their ground substance and their cells."""
+"""The tissue of a patch before it is stained: which tissues lie where, and the cells on them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sentinode.data.tissue_cells import CellLayer, Cells, draw_cells, lattice
-from sentinode.data.tissue_noise import COLUMNS, ROWS, Array, blur, fibres, ramp, smooth_noise, unit_vector
+from sentinode.data.tissue_cells import CellLayer, CellType, draw_cells, lattice, scatter
+from sentinode.data.tissue_ground import Ground, blood, fat, glass, pulp, stroma
+from sentinode.data.tissue_noise import COLUMNS, ROWS, Array, ramp, smooth_noise, unit_vector
 from sentinode.data.tissue_tumour import TumourStyle, draw_tumour_style, grow_tumour
 from sentinode.schema import PATCH_PX
 
-_KINDS = ("lymphoid", "follicle", "sinus", "stroma", "fat", "histiocytes", "glass")
-_SHARES = (0.40, 0.09, 0.13, 0.15, 0.13, 0.07, 0.03)
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of tissue. Densities are probabilities that a place of the cell's lattice is taken."""
+
+    share: float
+    """How often it is the main tissue of a patch."""
+    lymphocytes: tuple[float, float]
+    """Least and greatest density."""
+    spindles: float = 0.0
+    holes: float = 0.0
+    """How much of the ground is open."""
+    large: CellType | None = None
+    """Large benign cells: the mimics of tumour."""
+
+
+_FOLLICLE = CellType(
+    radius=6.2, axis=4.0, spread=0.16, elongation=0.25, chromatin=1.7, vesicular=0.4, haematoxylin=0.4, eosin=0.4,
+    nucleolus=0.6, dent=0.16,
+)  # fmt: skip
+_HISTIOCYTE = CellType(
+    radius=8.6, axis=3.6, spread=0.15, elongation=0.3, chromatin=1.4, vesicular=0.45, haematoxylin=0.1, eosin=0.5,
+    nucleolus=0.4, dent=0.2,
+)  # fmt: skip
+_SPINDLE = CellType(
+    radius=8.0, axis=2.6, spread=0.25, elongation=1.6, chromatin=2.0, vesicular=0.2, haematoxylin=0, eosin=0, dent=0.05
+)
+_KINDS = {
+    "lymphoid": Kind(share=0.35, lymphocytes=(0.7, 1.0), spindles=0.04, holes=0.25),
+    "follicle": Kind(share=0.10, lymphocytes=(0.1, 0.35), spindles=0.02, holes=0.1, large=_FOLLICLE),
+    "sinus": Kind(share=0.12, lymphocytes=(0.15, 0.6), spindles=0.1, holes=1.5, large=_HISTIOCYTE),
+    "histiocytes": Kind(share=0.08, lymphocytes=(0.02, 0.2), spindles=0.03, holes=0.3, large=_HISTIOCYTE),
+    "stroma": Kind(share=0.14, lymphocytes=(0.0, 0.1), spindles=0.45),
+    "fat": Kind(share=0.18, lymphocytes=(0.0, 0.35), spindles=0.3),
+    "glass": Kind(share=0.03, lymphocytes=(0.0, 0.0)),
+}
 
 
 @dataclass(slots=True)
@@ -25,54 +60,75 @@ class Tissue:
     blood: Array
     tumour: NDArray[np.bool_]
 
+    def lay_ground(self, ground: Ground, weight: Array) -> None:
+        """Add a ground substance with its share ``weight`` [96, 96] of each pixel."""
+        self.haematoxylin += weight * ground.haematoxylin
+        self.eosin += weight * ground.eosin
+
+    def lay_cells(self, rng: np.random.Generator, layer: CellLayer, membrane: float) -> None:
+        """Put cell bodies, then their nuclei, over what is there; ``membrane`` is extra stain where cells touch."""
+        at = layer.pixels
+        grain = smooth_noise(rng, 1.4).ravel()[at]
+        plasma = (1 + np.float32(0.3) * grain) * (1 + np.float32(membrane) * layer.membrane)
+        clumps = 1 + np.float32(0.24) * grain + np.float32(0.18) * smooth_noise(rng, 2.4).ravel()[at]
+        nucleus = layer.nucleus * (1 - np.float32(0.45) * layer.membrane)
+        eosin, haematoxylin, blood = (a.ravel() for a in (self.eosin, self.haematoxylin, self.blood))
+        e, h = eosin[at], haematoxylin[at]
+        e += layer.body * (layer.eosin * plasma - e)
+        h += layer.body * (layer.haematoxylin * plasma - h)
+        eosin[at] = e * (1 - np.float32(0.3) * nucleus)
+        haematoxylin[at] = h + nucleus * (layer.chromatin * clumps - h)
+        blood[at] *= 1 - nucleus
+
 
 @dataclass(frozen=True, slots=True)
 class TissueStyle:
-    """How the cells of one slide look."""
+    """How the tissue of one slide looks."""
 
-    lymph_axis: float
-    """Semi-axis of lymphocyte nuclei, px."""
-    lymph_chromatin: float
+    lymphocyte: CellType
     packing: float
     """Spacing of lymphocytes, px."""
-    ground: float
-    """Eosin of what lies between them."""
+    ground_eosin: float
     tumour: TumourStyle
 
 
 def draw_style(rng: np.random.Generator) -> TissueStyle:
     """Draw the style of a slide."""
-    return TissueStyle(
-        lymph_axis=float(rng.uniform(2.9, 3.5)),
-        lymph_chromatin=float(rng.uniform(1.5, 2.1)),
-        packing=float(rng.uniform(6.6, 7.6)),
-        ground=float(rng.uniform(0.3, 0.7)),
-        tumour=draw_tumour_style(rng),
-    )
+    axis = float(rng.uniform(2.55, 3.15))
+    ground = float(rng.uniform(0.22, 0.55))
+    lymphocyte = CellType(
+        radius=axis * 1.3, axis=axis, spread=0.15, elongation=0.24, chromatin=float(rng.uniform(2.1, 2.9)),
+        vesicular=0.2, haematoxylin=0.3, eosin=ground * 0.9, dent=0.16,
+    )  # fmt: skip
+    return TissueStyle(lymphocyte, axis * float(rng.uniform(2.15, 2.5)), ground, draw_tumour_style(rng))
 
 
 def grow_tissue(rng: np.random.Generator, style: TissueStyle, wants_tumour: bool, hard_share: float) -> Tissue:
     """Grow a patch; ``wants_tumour`` puts tumour into its central 32x32, otherwise the centre stays free of it."""
-    kinds = [str(k) for k in rng.choice(_KINDS, size=2, p=_SHARES)]
-    part = _parting(rng) if rng.random() < 0.45 else np.zeros((PATCH_PX, PATCH_PX), np.float32)
-    tissue = Tissue(*(np.zeros((3, PATCH_PX, PATCH_PX), np.float32)), np.zeros((PATCH_PX, PATCH_PX), bool))
-    weights = {kind: np.zeros((PATCH_PX, PATCH_PX), np.float32) for kind in _KINDS}
-    weights[kinds[0]] += 1 - part
-    weights[kinds[1]] += part
-    room = np.ones((PATCH_PX, PATCH_PX), np.float32)
-    for kind in dict.fromkeys(kinds):
-        weight = weights[kind]
-        if weight.max() > 0.02:
-            room -= weight * (1 - _lay_ground(rng, tissue, kind, weight, style))
-    _lay_large_cells(rng, tissue, weights, room)
-    hard = bool(rng.random() < hard_share)
-    free = np.ones((PATCH_PX, PATCH_PX), np.float32)
-    if wants_tumour or rng.random() < 0.25:
-        layer = grow_tumour(rng, style.tumour, wants_tumour, hard)
-        if layer is not None:
-            free = _lay_tumour(rng, tissue, layer, style.tumour)
-    _lay_lymphocytes(rng, tissue, weights, room * free, style)
-    _lay_spindles(rng, tissue, weights, free)
+    shape = (PATCH_PX, PATCH_PX)
+    tissue = Tissue(*np.zeros((3, *shape), np.float32), np.zeros(shape, bool))
+    names = rng.choice(list(_KINDS), size=2, p=[kind.share for kind in _KINDS.values()])
+    second = _parting(rng) if names[0] != names[1] and rng.random() < 0.45 else None
+    weights = [np.ones(shape, np.float32)] if second is None else [1 - second, second]
+    cosine, sine = unit_vector(rng)
+    lymphocytes, spindles, room = np.zeros((3, *shape), np.float32)
+    for name, weight in zip(names, weights, strict=False):
+        kind = _KINDS[str(name)]
+        ground = _ground(rng, str(name), kind, style, cosine, sine)
+        tissue.lay_ground(ground, weight)
+        room += weight * ground.room
+        lymphocytes += weight * np.float32(rng.uniform(*kind.lymphocytes))
+        spindles += weight * np.float32(kind.spindles)
+        if kind.large is not None:
+            _lay_large(rng, tissue, kind.large, weight * ground.room)
+    if rng.random() < 0.15:
+        _lay_blood(rng, tissue, room)
+    room *= _lay_tumour(rng, tissue, style.tumour, wants_tumour, bool(rng.random() < hard_share))
+    _lay_lymphocytes(rng, tissue, style, lymphocytes * room)
+    _lay_spindles(rng, tissue, spindles * room, cosine, sine)
+    thickness = 1 + np.float32(0.09) * smooth_noise(rng, 30)
+    tissue.haematoxylin *= thickness
+    tissue.eosin *= thickness
     return tissue
 
 
@@ -80,169 +136,67 @@ def _parting(rng: np.random.Generator) -> Array:
     """Weight of the second tissue: one side of a wavy line."""
     c, s = unit_vector(rng)
     offset = np.float32(rng.uniform(-30, 30))
-    side = (COLUMNS - 48) * c + (ROWS - 48) * s + offset + 8 * smooth_noise(rng, 30)
-    return ramp(side, -3, 3)
+    side = (COLUMNS - 48) * c + (ROWS - 48) * s + offset + 7 * smooth_noise(rng, 26) + 2 * smooth_noise(rng, 7)
+    return ramp(side, -1.5, 1.5)
 
 
-def _lay_ground(rng: np.random.Generator, tissue: Tissue, kind: str, weight: Array, style: TissueStyle) -> Array:
-    """Add the ground substance of ``kind``; returns where cells can lie (1) and where not (0)."""
-    fine, coarse = smooth_noise(rng, 3.0), smooth_noise(rng, 14)
-    room = np.ones((PATCH_PX, PATCH_PX), np.float32)
-    if kind in ("stroma", "fat", "glass"):
-        h, e, room = _FIBROUS[kind](rng, fine, coarse)
-    else:
-        loose = {"lymphoid": 0.15, "follicle": 0.1, "sinus": 1.0, "histiocytes": 0.4}[kind]
-        e = style.ground * (0.75 + 0.45 * fine + 0.2 * coarse)
-        h = 0.14 + 0.07 * fine
-        holes = ramp(coarse + 0.4 * fine, 1.9 - loose, 2.3 - loose)
-        e, h = e * (1 - 0.9 * holes), h * (1 - 0.95 * holes)
-        room = 1 - holes
-    tissue.eosin += weight * np.maximum(e, 0)
-    tissue.haematoxylin += weight * np.maximum(h, 0)
-    if kind != "glass" and rng.random() < 0.15:
-        _lay_blood(rng, tissue, weight)
-    return room
+def _ground(
+    rng: np.random.Generator, name: str, kind: Kind, style: TissueStyle, cosine: Array, sine: Array
+) -> Ground:
+    if name == "stroma":
+        return stroma(rng, cosine, sine)
+    if name == "fat":
+        return fat(rng)
+    if name == "glass":
+        return glass()
+    return pulp(rng, style.ground_eosin * float(rng.uniform(0.8, 1.25)), kind.holes)
 
 
-def _stroma(rng: np.random.Generator, fine: Array, coarse: Array) -> tuple[Array, Array, Array]:
-    c, s = unit_vector(rng)
-    wave = np.float32(rng.uniform(2, 9)) * smooth_noise(rng, 26) + np.float32(0.8) * fine
-    thick = fibres(rng, float(rng.uniform(3, 7)), wave, c, s)
-    thin = fibres(rng, 1.6, wave, c, s)
-    gaps = ramp(thick + 0.2 * coarse, 0.1, 0.35)
-    e = gaps * (0.45 + 0.55 * thick + 0.35 * thin) * np.float32(rng.uniform(0.5, 1.5))
-    return 0.06 + 0.1 * thin * gaps, e + 0.05, np.zeros_like(e)
-
-
-def _fat(rng: np.random.Generator, fine: Array, coarse: Array) -> tuple[Array, Array, Array]:
-    spacing = float(rng.uniform(35, 75))
-    y, x = lattice(rng, spacing, 0.25, spacing)
-    nearest = np.full((2, PATCH_PX, PATCH_PX), 1e6, np.float32)
-    bend = 3 * smooth_noise(rng, 22)
-    for cy, cx in zip(y, x, strict=True):
-        d = np.sqrt((ROWS - cy) ** 2 + (COLUMNS - cx) ** 2) + bend
-        nearest[1] = np.minimum(nearest[1], np.maximum(nearest[0], d))
-        nearest[0] = np.minimum(nearest[0], d)
-    width = np.float32(rng.uniform(0.8, 2.0)) + np.maximum(0, 1.2 * coarse)
-    wall = ramp(nearest[1] - nearest[0], 2.0, 0.0) * 0.6 + ramp((nearest[1] - nearest[0]) - 2 * width, 1.5, -1.5) * 0.5
-    return 0.18 * wall, wall * (0.5 + 0.2 * fine), ramp(wall, 0.3, 0.8)
-
-
-def _glass(rng: np.random.Generator, fine: Array, coarse: Array) -> tuple[Array, Array, Array]:
-    zero = np.zeros_like(fine)
-    return zero, zero, zero
-
-
-_FIBROUS = {"stroma": _stroma, "fat": _fat, "glass": _glass}
-
-
-def _lay_blood(rng: np.random.Generator, tissue: Tissue, weight: Array) -> None:
-    y, x = lattice(rng, 5.5, 0.35, 3)
-    where = ramp(smooth_noise(rng, 22), 0.7, 1.0) * weight
-    cells = _nucleated(rng, y, x, radius=3.4, axis=2.6, spread=0.1)
-    cells = cells.keep(cells.at(where) > rng.random(len(cells), dtype=np.float32))
+def _lay_large(rng: np.random.Generator, tissue: Tissue, kind: CellType, where: Array) -> None:
+    size = float(rng.uniform(0.88, 1.15))
+    kind = replace(kind, radius=kind.radius * size, axis=kind.axis * size, eosin=kind.eosin * float(rng.uniform(0.7, 1.5)))
+    y, x = lattice(rng, kind.radius * 1.5, 0.32, 8)
+    cells = scatter(rng, kind, y, x).sown(rng, where * np.float32(0.93))
     if len(cells):
-        layer = draw_cells(cells)
-        tissue.blood += layer.nucleus * 0.7
-        tissue.eosin *= 1 - 0.7 * layer.nucleus
+        tissue.lay_cells(rng, draw_cells(rng, cells), membrane=float(rng.uniform(-0.5, 0.1)))
 
 
-def _lay_large_cells(rng: np.random.Generator, tissue: Tissue, weights: dict[str, Array], room: Array) -> None:
-    """Follicle centre cells and histiocytes: large and pale, but no tumour."""
-    for kind, spacing, axis, chromatin, vesicular, eosin, haematoxylin in (
-        ("follicle", 9.2, 4.0, 0.95, 0.45, 0.35, 0.22),
-        ("histiocytes", 12.5, 3.6, 0.75, 0.5, 0.5, 0.08),
-        ("sinus", 12.0, 3.4, 0.8, 0.5, 0.4, 0.08),
-    ):
-        weight = weights[kind]
-        if weight.max() < 0.02:
-            continue
-        y, x = lattice(rng, spacing * float(rng.uniform(0.92, 1.1)), 0.28, 8)
-        cells = _nucleated(rng, y, x, radius=spacing * 0.68, axis=axis, spread=0.15)
-        cells.chromatin *= np.float32(chromatin)
-        cells.vesicular += np.float32(vesicular)
-        cells.eosin += np.float32(eosin)
-        cells.haematoxylin += np.float32(haematoxylin)
-        cells.nucleolus += np.float32(0.3)
-        cells.shift_y = (rng.random(len(cells), dtype=np.float32) - 0.5) * np.float32(spacing * 0.25)
-        cells = cells.keep(cells.at(weight * (0.3 + 0.7 * room)) > rng.random(len(cells), dtype=np.float32))
-        if len(cells):
-            _lay_cells(rng, tissue, draw_cells(cells), membrane=-0.3)
+def _lay_blood(rng: np.random.Generator, tissue: Tissue, room: Array) -> None:
+    red = blood(rng, ramp(smooth_noise(rng, 20), 0.6, 0.9) * np.maximum(room, np.float32(0.3)))
+    tissue.blood += red * np.float32(0.7)
+    tissue.eosin *= 1 - np.float32(0.7) * np.minimum(red, 1)
 
 
-def _lay_cells(rng: np.random.Generator, tissue: Tissue, layer: CellLayer, membrane: float) -> None:
-    """Put cell bodies, then nuclei over what is there."""
-    grain = 1 + 0.16 * smooth_noise(rng, 2.2)
-    body = layer.body
-    wall = 1 + membrane * layer.membrane
-    tissue.eosin += body * (layer.eosin * grain * wall - tissue.eosin)
-    tissue.haematoxylin += body * (layer.haematoxylin * grain * wall - tissue.haematoxylin)
-    tissue.haematoxylin += layer.nucleus * (layer.chromatin * grain - tissue.haematoxylin)
-    tissue.eosin *= 1 - 0.45 * layer.nucleus
-    tissue.blood *= 1 - layer.nucleus
-
-
-def _lay_tumour(rng: np.random.Generator, tissue: Tissue, layer: CellLayer, style: TumourStyle) -> Array:
-    """Put the tumour layer; returns where other cells still have room."""
-    cleft = ramp(layer.distance, 1.35, 1.0) * (1 - layer.body) * np.float32(style.cleft)
+def _lay_tumour(rng: np.random.Generator, tissue: Tissue, style: TumourStyle, central: bool, hard: bool) -> Array:
+    """Grow tumour into the centre, or now and then only around it; returns the room left for other cells."""
+    outside = rng.random() < 0.22
+    layer = grow_tumour(rng, style, central, hard) if central or outside else None
+    if layer is None:
+        return np.ones_like(tissue.eosin)
+    cleft = ramp(layer.distance, 1.35, 1.0) * (1 - layer.spread(layer.body)) * np.float32(style.cleft)
     tissue.eosin *= 1 - cleft
     tissue.haematoxylin *= 1 - cleft
-    _lay_cells(rng, tissue, layer, membrane=style.membrane)
+    tissue.lay_cells(rng, layer, membrane=style.membrane)
     tissue.tumour |= layer.distance < 1
     infiltrate = np.float32(rng.random() * 0.12)
-    return np.where(layer.distance < 1.1, infiltrate, np.float32(1)) * (1 - layer.nucleus)
+    return np.where(layer.distance < 1.1, infiltrate, np.float32(1)) * (1 - layer.spread(layer.nucleus))
 
 
-def _lay_lymphocytes(
-    rng: np.random.Generator, tissue: Tissue, weights: dict[str, Array], room: Array, style: TissueStyle
-) -> None:
-    density = np.float32(rng.uniform(0.75, 1.0))
-    where = weights["lymphoid"] * density * ramp(smooth_noise(rng, 18), -2.6, -1.2)
-    where = where + weights["follicle"] * 0.3 + weights["sinus"] * np.float32(rng.uniform(0.15, 0.7))
-    where = where + weights["histiocytes"] * 0.1 + weights["stroma"] * 0.06 + weights["fat"] * 0.5
-    stroma = weights["stroma"] > 0.5
-    where = where * np.where(stroma, 1, room)
-    y, x = lattice(rng, style.packing * float(rng.uniform(0.95, 1.12)), 0.24, 5)
-    axis = style.lymph_axis
-    cells = _nucleated(rng, y, x, radius=axis * 1.3, axis=axis, spread=0.1)
-    cells.chromatin *= np.float32(style.lymph_chromatin)
-    cells.vesicular += np.float32(0.22)
-    cells.eosin += np.float32(style.ground * 0.8)
-    cells.haematoxylin += np.float32(0.2)
-    cells = cells.keep(cells.at(where) > rng.random(len(cells), dtype=np.float32))
+def _lay_lymphocytes(rng: np.random.Generator, tissue: Tissue, style: TissueStyle, where: Array) -> None:
+    loose = float(rng.uniform(0.96, 1.12))
+    y, x = lattice(rng, style.packing * loose, 0.3, 5)
+    clearings = ramp(smooth_noise(rng, 11), -2.4, -1.2)
+    cells = scatter(rng, style.lymphocyte, y, x).sown(rng, where * clearings)
     if len(cells):
-        _lay_cells(rng, tissue, draw_cells(cells), membrane=-0.3)
+        tissue.lay_cells(rng, draw_cells(rng, cells), membrane=-0.4)
 
 
-def _lay_spindles(rng: np.random.Generator, tissue: Tissue, weights: dict[str, Array], free: Array) -> None:
-    """Fibroblasts and endothelium: thin, long, dark nuclei."""
-    where = (weights["stroma"] * 0.5 + weights["fat"] * 0.1 + weights["lymphoid"] * 0.03) * free
-    y, x = lattice(rng, 13, 0.5, 6)
-    cells = _nucleated(rng, y, x, radius=7, axis=3.2, spread=0.25)
-    cells.short_axis *= np.float32(0.4)
-    cells.long_axis *= np.float32(1.5)
-    c, s = unit_vector(rng)
-    cells.cosine = cells.cosine * np.float32(0.15) + c
-    cells.sine = cells.sine * np.float32(0.15) + s
-    cells.chromatin *= np.float32(1.2)
-    cells = cells.keep(cells.at(where) > rng.random(len(cells), dtype=np.float32))
+def _lay_spindles(rng: np.random.Generator, tissue: Tissue, where: Array, cosine: Array, sine: Array) -> None:
+    """Fibroblasts and endothelium along (cosine, sine): thin, long, dark nuclei without a visible body."""
+    y, x = lattice(rng, 12, 0.5, 6)
+    cells = scatter(rng, _SPINDLE, y, x).sown(rng, where)
     if len(cells):
-        layer = draw_cells(cells)
+        cells.align(cosine, sine, 0.8)
+        layer = draw_cells(rng, cells)
         layer.body *= 0
-        _lay_cells(rng, tissue, layer, membrane=0)
-
-
-def _nucleated(rng: np.random.Generator, y: Array, x: Array, radius: float, axis: float, spread: float) -> Cells:
-    """Cells at (y, x) with round nuclei of semi-axis ``axis`` (relative ``spread``), chromatin about 1, no cytoplasm."""
-    n = len(y)
-    noise = rng.random((5, n), dtype=np.float32)
-    cosine, sine = unit_vector(rng, n)
-    size = np.float32(axis) * (1 + np.float32(2 * spread) * (noise[0] - np.float32(0.5)) * 2)
-    round_ = 1 - np.float32(0.22) * noise[1]
-    zeros = np.zeros((7, n), np.float32)
-    return Cells(
-        y=y, x=x, radius=np.full(n, radius, np.float32), long_axis=size, short_axis=size * round_,
-        cosine=cosine, sine=sine, shift_y=zeros[0], shift_x=zeros[1], dent=np.float32(0.16) * noise[2],
-        chromatin=np.float32(0.75) + np.float32(0.5) * noise[3], vesicular=zeros[2], nucleolus=zeros[3],
-        haematoxylin=zeros[4], eosin=zeros[5],
-    )  # fmt: skip
+        tissue.lay_cells(rng, layer, membrane=0)

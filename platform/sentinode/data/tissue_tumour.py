@@ -5,131 +5,109 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sentinode.data.tissue_cells import CellLayer, Cells, draw_cells, lattice
+from sentinode.data.tissue_cells import CellLayer, CellType, draw_cells, lattice, scatter
 from sentinode.data.tissue_noise import Array, unit_vector
 from sentinode.schema import CENTRE_PX, PATCH_PX
 
-_LOW, _HIGH = (PATCH_PX - CENTRE_PX) // 2, (PATCH_PX + CENTRE_PX) // 2
+_MIDDLE = PATCH_PX / 2
 
 
 @dataclass(frozen=True, slots=True)
 class TumourStyle:
     """How the tumour of one slide looks."""
 
-    axis: float
-    """Mean semi-axis of its nuclei, px."""
-    pleomorphism: float
-    """Relative spread of nuclear size."""
+    cell: CellType
     spacing: float
-    """Distance of neighbouring cells in units of the nuclear axis."""
-    chromatin: float
-    vesicular: float
-    nucleolus: float
-    eosin: float
-    haematoxylin: float
-    """Stains of the cytoplasm."""
+    """Distance of neighbouring cells, px."""
     membrane: float
     """Extra stain (or, below 0, paleness) where cells touch."""
     cleft: float
     """How empty the cleft around nests is (0..1)."""
+    alignment: float
+    """How far nuclei lie in one direction (0 none, 1 all)."""
     growth: tuple[float, float, float]
     """Shares of sheets, nests and cords."""
 
 
 def draw_tumour_style(rng: np.random.Generator) -> TumourStyle:
     """Draw the tumour style of a slide."""
+    axis = float(rng.uniform(4.2, 5.9))
+    spacing = axis * float(rng.uniform(2.3, 3.3))
+    cell = CellType(
+        radius=spacing * 0.66,
+        axis=axis,
+        spread=float(rng.uniform(0.12, 0.3)),
+        elongation=float(rng.uniform(0.2, 0.5)),
+        chromatin=float(rng.uniform(1.3, 2.2)),
+        vesicular=float(rng.uniform(0.15, 0.6)),
+        haematoxylin=float(rng.uniform(0.15, 0.5)),
+        eosin=float(rng.uniform(0.3, 0.8)),
+        nucleolus=float(rng.uniform(0.0, 1.2)),
+        dent=float(rng.uniform(0.12, 0.25)),
+    )
     growth = rng.dirichlet((1.2, 1.5, 0.8))
     return TumourStyle(
-        axis=float(rng.uniform(4.4, 6.2)),
-        pleomorphism=float(rng.uniform(0.1, 0.28)),
-        spacing=float(rng.uniform(2.3, 3.0)),
-        chromatin=float(rng.uniform(0.75, 1.35)),
-        vesicular=float(rng.uniform(0.2, 0.65)),
-        nucleolus=float(rng.uniform(0.0, 0.8)),
-        eosin=float(rng.uniform(0.45, 1.0)),
-        haematoxylin=float(rng.uniform(0.1, 0.4)),
-        membrane=float(rng.uniform(-0.5, 0.4)),
-        cleft=float(rng.uniform(0.0, 0.8)),
+        cell=cell,
+        spacing=spacing,
+        membrane=float(rng.uniform(-0.6, 0.3)),
+        cleft=float(rng.uniform(0.0, 0.9)),
+        alignment=float(rng.uniform(0.0, 0.7)),
         growth=(float(growth[0]), float(growth[1]), float(growth[2])),
     )
 
 
 def grow_tumour(rng: np.random.Generator, style: TumourStyle, central: bool, hard: bool) -> CellLayer | None:
-    """A layer of tumour cells that reaches the central 32x32 (``central``) or keeps off it; None if no cell is left."""
-    spacing = style.axis * style.spacing
-    radius = spacing * 0.66
-    anchor = _anchor(rng, central, hard, radius)
-    y, x = lattice(rng, spacing, 0.26, 12, anchor)
-    inside = _extent(rng, style, anchor, y, x, hard)
+    """A layer of tumour cells that reaches the central 32x32 (``central``) or keeps off it; None if no cell is left.
+
+    ``hard`` makes a small group, which may only touch the centre from outside.
+    """
+    anchor = _anchor(rng, central, hard, style.cell.radius)
+    y, x = lattice(rng, style.spacing, 0.33, 12, anchor)
+    inside = _extent(rng, style, y - np.float32(anchor[0]), x - np.float32(anchor[1]), hard)
+    inside &= rng.random(len(y), dtype=np.float32) > 0.06
     inside[0] = True
+    cells = scatter(rng, style.cell, y, x)
+    cells.align(*unit_vector(rng), style.alignment)
     if not central:
-        off_y = np.maximum(np.maximum(_LOW - y, y - _HIGH), 0)
-        off_x = np.maximum(np.maximum(_LOW - x, x - _HIGH), 0)
-        inside &= off_y * off_y + off_x * off_x > (radius * 1.25 + 1) ** 2
+        off_y = np.maximum(np.abs(y - np.float32(_MIDDLE)) - np.float32(CENTRE_PX / 2), 0)
+        off_x = np.maximum(np.abs(x - np.float32(_MIDDLE)) - np.float32(CENTRE_PX / 2), 0)
+        inside &= off_y * off_y + off_x * off_x > (cells.radius + 2) ** 2
     if not inside.any():
         return None
-    return draw_cells(_cells(rng, style, y[inside], x[inside], radius), edge_px=1.6)
+    return draw_cells(rng, cells.keep(inside))
 
 
 def _anchor(rng: np.random.Generator, central: bool, hard: bool, radius: float) -> tuple[float, float]:
-    reach = CENTRE_PX / 2 + (0.4 * radius if hard else -4.0)
+    """Where the first cell lies: (y, x)."""
     if central:
+        reach = CENTRE_PX / 2 + (0.45 * radius if hard else -3.0)
         y, x = rng.uniform(-reach, reach, 2)
-    else:
-        c, s = unit_vector(rng)
-        y, x = 44 * float(c), 44 * float(s)
-    return PATCH_PX / 2 + float(y), PATCH_PX / 2 + float(x)
+        return _MIDDLE + float(y), _MIDDLE + float(x)
+    c, s = unit_vector(rng)
+    return _MIDDLE + 44 * float(c), _MIDDLE + 44 * float(s)
 
 
-def _extent(
-    rng: np.random.Generator, style: TumourStyle, anchor: tuple[float, float], y: Array, x: Array, hard: bool
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which lattice points hold tumour cells: bool [M]."""
-    dy, dx = y - np.float32(anchor[0]), x - np.float32(anchor[1])
+def _extent(rng: np.random.Generator, style: TumourStyle, dy: Array, dx: Array, hard: bool) -> NDArray[np.bool_]:
+    """Which lattice points, relative to the first, hold tumour cells: bool [M]."""
     c, s = unit_vector(rng)
     u, v = dx * c + dy * s, dy * c - dx * s
     if hard:
-        reach = np.float32(rng.uniform(4, 26))
-        return np.asarray(u * u + (v * v) * 2 < reach * reach)
+        return _disc(u, v * np.float32(1.5), float(rng.uniform(4, 24)))
     growth = int(rng.choice(3, p=style.growth))
     if growth == 0:
         return np.asarray(u > -np.float32(rng.uniform(5, 60)))
     if growth == 1:
-        reach = np.float32(rng.uniform(18, 45))
-        nests = u * u + v * v * np.float32(rng.uniform(1, 2.5)) < reach * reach
+        nests = _disc(u, v * np.float32(rng.uniform(1, 1.6)), float(rng.uniform(18, 45)))
         for _ in range(int(rng.integers(0, 4))):
-            cy, cx = np.float32(rng.uniform(-60, 60)), np.float32(rng.uniform(-60, 60))
-            reach = np.float32(rng.uniform(10, 26))
-            nests |= (u - cx) ** 2 + (v - cy) ** 2 < reach * reach
-        return np.asarray(nests)
+            shift = rng.uniform(-60, 60, 2).astype(np.float32)
+            nests |= _disc(u - shift[0], v - shift[1], float(rng.uniform(10, 26)))
+        return nests
     period = np.float32(rng.uniform(20, 45))
-    fold = np.abs(v + 0.15 * u * u / 30 + period * 8.5) % period - period / 2
+    fold = np.abs(v + u * u * np.float32(0.005) + period * np.float32(8.5)) % period - period / 2
     return np.asarray(np.abs(fold) < period * np.float32(rng.uniform(0.14, 0.3)))
 
 
-def _cells(rng: np.random.Generator, style: TumourStyle, y: Array, x: Array, radius: float) -> Cells:
-    n = len(y)
-    noise = rng.random((9, n), dtype=np.float32)
-    cosine, sine = unit_vector(rng, n)
-    bell = noise[0] + noise[1] + noise[2] - np.float32(1.5)
-    size = np.float32(style.axis) * np.clip(1 + np.float32(2 * style.pleomorphism) * bell, 0.6, 1.6)
-    room = np.float32(radius) - size
-    shift = np.maximum(room, 0.5) * np.float32(0.5)
-    return Cells(
-        y=y,
-        x=x,
-        radius=np.maximum(np.float32(radius), size * np.float32(1.05)) * (np.float32(0.95) + np.float32(0.1) * noise[8]),
-        long_axis=size * (1 + np.float32(0.25) * noise[3]),
-        short_axis=size * (1 - np.float32(0.25) * noise[3]),
-        cosine=cosine,
-        sine=sine,
-        shift_y=(noise[4] - np.float32(0.5)) * 2 * shift,
-        shift_x=(noise[5] - np.float32(0.5)) * 2 * shift,
-        dent=np.float32(0.2) * noise[6],
-        chromatin=np.float32(style.chromatin) * (np.float32(0.75) + np.float32(0.5) * noise[7]),
-        vesicular=np.full(n, style.vesicular, np.float32),
-        nucleolus=np.full(n, style.nucleolus, np.float32),
-        haematoxylin=np.float32(style.haematoxylin) * (np.float32(0.8) + np.float32(0.4) * noise[4]),
-        eosin=np.float32(style.eosin) * (np.float32(0.8) + np.float32(0.4) * noise[5]),
-    )
+def _disc(u: Array, v: Array, radius: float) -> NDArray[np.bool_]:
+    return np.asarray(u * u + v * v < np.float32(radius * radius))

@@ -13,7 +13,9 @@ import sentinode
 from sentinode.errors import ConfigError, MissingDependencyError
 
 FORWARDED = ("AWS_", "WANDB_")
-"""Prefixes of the environment variables that worker processes get from the one that starts or joins the cluster."""
+"""Prefixes of the environment variables that worker processes get from the one that starts or joins the
+cluster.
+"""
 CONNECT_TIMEOUT_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -21,16 +23,20 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
-    """Ray is up within the ``with``: joined at ``address`` or ``RAY_ADDRESS``, else started here with ``num_cpus``.
+    """Ray is up within the ``with``: joined at ``address`` or ``RAY_ADDRESS``, else started here with
+    ``num_cpus``.
 
-    ``address``: ``host:port``, ``auto`` or ``local`` (start one whatever RAY_ADDRESS says). A session within another
-    uses the outer one. What was started here is stopped on the way out; a joined cluster is left running.
+    ``address``: ``host:port``, ``auto`` or ``local`` (start one whatever RAY_ADDRESS says). A session within
+    another uses the outer one. What was started here is stopped on the way out; a joined cluster is left
+    running.
     Raises MissingDependencyError without Ray and ConfigError where no cluster answers.
     """
     try:
         import ray
     except ImportError as error:
-        raise MissingDependencyError("Ray is not installed", remedy="pip install 'sentinode[train]'") from error
+        raise MissingDependencyError(
+            "Ray is not installed", remedy="pip install 'sentinode[train]'"
+        ) from error
     if ray.is_initialized():
         yield
         return
@@ -40,7 +46,11 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     if address == "local":
         cpus = num_cpus or os.cpu_count() or 1
         ray.init(
-            address="local", num_cpus=cpus, include_dashboard=False, runtime_env=_worker_environment(local=True), **quiet
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            runtime_env=_worker_environment(local=True),
+            **quiet,
         )
         log.info("started a local Ray with %d CPUs", cpus)
     else:
@@ -55,7 +65,8 @@ def _join(address: str, quiet: dict[str, int | bool]) -> None:
     import ray
 
     _check_answers(address)
-    # A submitted job brings its runtime environment along, and Ray refuses a second one that names the same variables.
+    # A submitted job brings its runtime environment along, and Ray refuses a second one that names the same
+    # variables.
     runtime_env = None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else _worker_environment(local=False)
     try:
         ray.init(address=address, runtime_env=runtime_env, **quiet)
@@ -84,8 +95,12 @@ def _no_cluster(address: str, why: str) -> ConfigError:
 
 
 def _worker_environment(*, local: bool) -> dict[str, dict[str, str]]:
-    """Runtime environment of the workers: storage settings, and here the source root, which need not be installed."""
-    prefixes = (*FORWARDED, "SENTINODE_") if local else FORWARDED  # a cache folder here is none of theirs elsewhere
+    """Runtime environment of the workers: storage settings, and here the source root, which need not be
+    installed.
+    """
+    prefixes = (
+        (*FORWARDED, "SENTINODE_") if local else FORWARDED
+    )  # a cache folder here is none of theirs elsewhere
     variables = {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
     if local:
         root = str(Path(sentinode.__file__).parents[1])

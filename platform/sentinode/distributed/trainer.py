@@ -1,7 +1,8 @@
-"""Data-parallel training: Ray Train starts the ranks, joins them in a process group and restarts them after a fault.
+"""Data-parallel training: Ray Train starts the ranks, joins them in a process group and restarts them after a
+fault.
 
-The loop itself is plain PyTorch (training/loop.py), and state goes through our own store, so a restart by Ray, a re-run
-of the command and a move to other machines all resume in the same way.
+The loop itself is plain PyTorch (training/loop.py), and state goes through our own store, so a restart by
+Ray, a re-run of the command and a move to other machines all resume in the same way.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ray import train as ray_train
 from ray.train.torch import TorchTrainer, get_device
 
 from sentinode.config import Frozen, Record
+from sentinode.data.loader import LoaderConfig
 from sentinode.data.manifest import load_manifest
 from sentinode.errors import ConfigError, ManifestError, SentinodeError, StoreError, TrainingError
 from sentinode.experiment import Experiment, begin_run
@@ -38,7 +40,9 @@ from sentinode.training.state import load_history
 POLL_S = 0.2
 WATCH_S = 0.5
 RESTARTS = 3
-"""Lost workers or nodes that a run survives; each costs some seconds and the epochs since the last checkpoint."""
+"""Lost workers or nodes that a run survives; each costs some seconds and the epochs since the last
+checkpoint.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +50,14 @@ log = logging.getLogger(__name__)
 class ScalingSettings(Frozen):
     """How many processes train, and on what."""
 
-    num_workers: int = Field(2, ge=1)
+    num_workers: int = Field(default=2, ge=1)
     """Data-parallel processes (DDP ranks)."""
-    cpus_per_worker: int = Field(1, ge=1)
+    cpus_per_worker: int = Field(default=1, ge=1)
     """CPU cores, and so computing threads, of each."""
     use_gpu: bool = False
     """Give each worker a GPU."""
+    loader: LoaderConfig = LoaderConfig(decode_threads=1)
+    """How each worker reads."""
 
     @property
     def num_cpus(self) -> int:
@@ -81,8 +87,8 @@ def train(
     """Train ``experiment`` to its end within a Ray session, resuming it where it was begun before.
 
     ``on_epoch`` is called in this process, once for each epoch trained by this call.
-    Raises ConfigError, ManifestError or StoreError before anything is started where the experiment cannot run, and
-    TrainingError where the loss diverges or workers fail more often than RESTARTS.
+    Raises ConfigError, ManifestError or StoreError before anything is started where the experiment cannot
+    run, and TrainingError where the loss diverges or workers fail more often than RESTARTS.
     """
     scaling = scaling or ScalingSettings()
     manifest, _ = load_manifest(experiment.data)
@@ -105,14 +111,16 @@ def train(
 
 def _fit(experiment: Experiment, scaling: ScalingSettings) -> None:
     """Run the ranks to the end."""
-    # The controller looks at its workers every 2 s by default and takes one report at a look: too slow for short epochs.
+    # The controller looks at its workers every 2 s by default and takes one report at a look: too slow for
+    # short epochs.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_S))
-    # No checkpoint is ever given to Ray, so its storage holds a marker file and a working folder only: a folder of each
-    # node's own will do, and no credentials are pickled. A fresh name keeps Ray from loading a former snapshot.
+    # No checkpoint is ever given to Ray, so its storage holds a marker file and a working folder only: a
+    # folder of each node's own will do, and no credentials are pickled. A fresh name keeps Ray from loading a
+    # former snapshot.
     folder = tempfile.mkdtemp(prefix="sentinode-ray-")
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"experiment": experiment.to_json(), "threads": scaling.cpus_per_worker},
+        train_loop_config={"experiment": experiment.to_json(), "scaling": scaling.canonical_json()},
         scaling_config=ray_train.ScalingConfig(
             num_workers=scaling.num_workers,
             use_gpu=scaling.use_gpu,
@@ -135,8 +143,11 @@ def _fit(experiment: Experiment, scaling: ScalingSettings) -> None:
 
 
 def _work(task: dict[str, Any]) -> SentinodeError | None:
-    """One rank. An error that every rank meets alike is returned: raised, it would only be repeated by restarts."""
-    torch.set_num_threads(task["threads"])  # Ray sets OMP_NUM_THREADS to 1
+    """One rank. An error that every rank meets alike is returned: raised, it would only be repeated by
+    restarts.
+    """
+    scaling = ScalingSettings.model_validate_json(task["scaling"])
+    torch.set_num_threads(scaling.cpus_per_worker)  # Ray sets OMP_NUM_THREADS to 1
     experiment = Experiment.from_json(task["experiment"], "the experiment sent to a worker")
     place = ray_train.get_context()
     rank, world_size = place.get_world_rank(), place.get_world_size()
@@ -151,8 +162,16 @@ def _work(task: dict[str, Any]) -> SentinodeError | None:
         context = RankContext(rank, world_size, get_device(), report)
         try:
             manifest, data = load_manifest(experiment.data)
-            feeds = open_feeds(experiment, manifest, data, rank, world_size)
-            run_training(experiment, feeds, open_store(experiment.run), context)
+            with open_feeds(
+                experiment,
+                manifest,
+                data,
+                rank=rank,
+                world_size=world_size,
+                device=get_device(),
+                loader=scaling.loader,
+            ) as feeds:
+                run_training(experiment, feeds, open_store(experiment.run), context)
         except (ConfigError, ManifestError, TrainingError) as error:
             return error
     return None
@@ -225,8 +244,11 @@ def _check_cluster(scaling: ScalingSettings) -> None:
     for kind, number in asked.items():
         have = int(resources.get(kind, 0))
         if number > have:
-            # An autoscaler may still bring them, so this is no error; without one Ray Train gives up after a while.
-            log.warning("training asks for %d %ss and the cluster has %d: waiting for more", number, kind, have)
+            # An autoscaler may still bring them, so this is no error; without one Ray Train gives up after a
+            # while.
+            log.warning(
+                "training asks for %d %ss and the cluster has %d: waiting for more", number, kind, have
+            )
 
 
 def _typed(error: ray_train.TrainingFailedError) -> SentinodeError:

@@ -1,6 +1,7 @@
 """Does a probability mean what it says: Brier score, expected calibration error and the reliability table.
 
-Equal-width bins as in Guo et al. 2017 (arXiv:1706.04599); the Brier score is the mean squared error (Brier 1950).
+Equal-width bins as in Guo et al. 2017 (arXiv:1706.04599); the Brier score is the mean squared error
+(Brier 1950).
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
-"""The report in words: the headline as plain sentences, and what a reader must know before trusting a figure."""
+"""The report in words: the headline as plain sentences, and what to know before trusting a figure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from sentinode.evaluation.operating_point import OperatingPoint
 from sentinode.evaluation.predictions import Predictions
+from sentinode.evaluation.records import Estimate, SplitResult
 
-if TYPE_CHECKING:
-    from sentinode.evaluation.report import Estimate, SplitResult
+UNIT = "\N{NO-BREAK SPACE}%"
 
 FEW_POSITIVES = 300
 """Below it even a faultless model cannot show 99 % sensitivity: 3 / n bounds the misses (rule of three)."""
@@ -27,7 +26,7 @@ def percent(share: float | None, digits: int = 1) -> str:
         text = f"{100 - 10**-digits:.{digits}f}"
     if float(text) == 0 and share > 0:
         text = f"{10**-digits:.{digits}f}"
-    return f"{text} %"
+    return f"{text}{UNIT}"
 
 
 def interval(e: Estimate, as_percent: bool = True) -> str:
@@ -35,7 +34,7 @@ def interval(e: Estimate, as_percent: bool = True) -> str:
     if e.low is None or e.high is None:
         return "not estimable"
     if as_percent:
-        return f"{percent(e.low).removesuffix(' %')}–{percent(e.high)}"
+        return f"{percent(e.low).removesuffix(UNIT)}–{percent(e.high)}"
     return f"{e.low:.3f}–{e.high:.3f}"
 
 
@@ -46,14 +45,15 @@ def summary(result: SplitResult, point: OperatingPoint, level: float) -> str:
     auroc, found, spared = result.measures["auroc"], at["sensitivity"], at["specificity"]
     if auroc.value is None or found.value is None or spared.value is None:
         return (
-            f"The {name} patches are of one class only ({result.positives} tumour, {result.negatives} negative): "
-            "discrimination cannot be estimated from them."
+            f"The {name} patches are of one class only ({result.positives} tumour, {result.negatives} "
+            "negative), from which discrimination cannot be estimated."
         )
     return (
-        f"Of 100 negative {name} patches, {100 * spared.value:.0f} need not be read at the {point.name} threshold "
-        f"({percent(level, 0)} interval {interval(spared)}), and {percent(found.value)} of the tumour patches are found "
-        f"({interval(found)}). Shown one tumour and one negative patch, the model ranks them rightly "
-        f"{percent(auroc.value)} of the time (AUROC {auroc.value:.3f}, {interval(auroc, as_percent=False)})."
+        f"Of 100 negative {name} patches, {100 * spared.value:.0f} need not be read at the {point.name} "
+        f"threshold ({percent(level, 0)} interval {interval(spared)}), and {percent(found.value)} of the "
+        f"tumour patches are found ({interval(found)}). Shown one tumour and one negative patch, the model "
+        f"ranks them rightly {percent(auroc.value)} of the time (AUROC {auroc.value:.3f}, "
+        f"{interval(auroc, as_percent=False)})."
     )
 
 
@@ -64,14 +64,15 @@ def warnings(
     out = []
     if test is None:
         out.append(
-            "There is no test split: these are figures of validation, on which thresholds and best epoch were "
-            "chosen. They flatter the model."
+            "There is no test split: these are figures of validation, on which thresholds and best epoch "
+            "were chosen. They flatter the model."
         )
     out += _about_slides(valid, test, headline)
     if headline.positives < FEW_POSITIVES:
+        shown = percent(max(0.0, 1 - 3 / max(headline.positives, 1)))
         out.append(
-            f"Only {headline.positives} tumour patches in {headline.split}: even a faultless result could not show a "
-            f"sensitivity above {percent(max(0.0, 1 - 3 / max(headline.positives, 1)))} with confidence."
+            f"Only {headline.positives} tumour patches in {headline.split}: even a faultless result could "
+            f"not show a sensitivity above {shown} with confidence."
         )
     out += [
         f"The {p.name} threshold cannot reach its aim but by flagging every patch."
@@ -91,8 +92,8 @@ def _about_slides(valid: Predictions, test: Predictions | None, headline: SplitR
     unknown = sum(slide is None for slide in measured.slides)
     if headline.interval_unit == "patch":
         out.append(
-            "Slides are unknown: intervals are over patches, which are treated as independent. Patches of one slide "
-            "resemble each other, so the true uncertainty is larger."
+            "Slides are unknown: intervals are over patches, which are treated as independent. Patches of "
+            "one slide resemble each other, so the true uncertainty is larger."
         )
     elif unknown:
         out.append(f"{unknown} of {len(measured)} patches name no slide and count as a slide each.")
@@ -104,6 +105,7 @@ def _about_slides(valid: Predictions, test: Predictions | None, headline: SplitR
         shared = {s for s in valid.slides if s is not None} & {s for s in test.slides if s is not None}
         if shared:
             out.append(
-                f"{len(shared)} slides lie in validation and in test, e.g. {min(shared)}: figures of test flatter."
+                f"{len(shared)} slides lie in validation and in test, e.g. {min(shared)}: the test figures "
+                "flatter the model."
             )
     return out

@@ -1,8 +1,8 @@
 """How sure are we: percentile bootstrap over slides or patches, and exact intervals for proportions.
 
-The bootstrap draws as many units (slides where they are known, else patches) as there are, with replacement, and takes
-quantiles of the measure over the resamples (Efron 1979; for clusters Field and Welsh 2007). It is not stratified: the number
-of positives varies from one resample to the next, as it would from one sample of patients to the next.
+The bootstrap draws as many units (slides where they are known, else patches) as there are, with replacement,
+and takes quantiles of the measure over the resamples (Efron 1979; for clusters Field and Welsh 2007). It is
+not stratified: the number of positives varies between resamples, as it would between samples of patients.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ MAX_LOST = 0.05
 
 
 def units_of(slides: Sequence[str | None]) -> tuple[IntArray, int]:
-    """Number the slides: unit of each patch [N], and how many there are. A patch without slide is a unit of its own."""
+    """Number the slides: the unit of each patch, int64 [N], and how many units there are.
+
+    A patch without slide is a unit of its own.
+    """
     numbers: dict[str, int] = {}
     units = np.empty(len(slides), np.int64)
     alone = 0

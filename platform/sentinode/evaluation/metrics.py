@@ -1,10 +1,12 @@
 """Measures of discrimination, from labels and scores, in numpy.
 
-Everything follows from one object: ``RankedScores`` sorts the patches once, and ``ScoreCurve`` counts the true and false
-positives at each distinct score. Weights let a bootstrap resample be measured without sorting again.
+``RankedScores`` sorts the patches once, and ``ScoreCurve`` counts true and false positives at each distinct
+score; every measure follows from these counts. Weights measure a resample without sorting again:
 
-A patch is called tumour if its score is at least the threshold. A measure that cannot be estimated (no positives, nothing
-flagged, ...) is NaN here, and None in reports: never a number that looks like a result.
+    auroc(RankedScores.of(labels, scores).curve())
+
+A patch is called tumour if its score is at least the threshold. A measure that cannot be estimated (no
+positives, nothing flagged, ...) is NaN here, and None in reports: never a number that looks like a result.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ScoreCurve:
-    """True and false positives when everything with a score >= ``thresholds_T[t]`` is flagged, for T distinct scores."""
+    """True and false positives when each score >= ``thresholds_T[t]`` is flagged, for T distinct scores."""
 
     thresholds_T: FloatArray
     """Distinct scores, falling."""
@@ -72,7 +74,7 @@ class RankedScores:
 
     @classmethod
     def of(cls, labels: ArrayLike, scores: ArrayLike) -> Self:
-        """Sort once. Raises EvaluationError on unequal lengths, labels other than 0 and 1, NaN, or no patch."""
+        """Sort. Raises EvaluationError on unequal lengths, labels other than 0 and 1, NaN, or no patch."""
         labels_N, scores_N = np.asarray(labels), np.asarray(scores, np.float64)
         if labels_N.shape != scores_N.shape or labels_N.ndim != 1:
             found = f"labels {list(labels_N.shape)} and scores {list(scores_N.shape)}"
@@ -116,9 +118,9 @@ class Confusion:
 
 
 def auroc(curve: ScoreCurve) -> float:
-    """Area under the ROC curve: the chance that a tumour patch scores above a negative one, ties counting half.
+    """Area under the ROC curve: the chance that a tumour patch scores above a negative one.
 
-    NaN with one class only.
+    Ties count half. NaN with one class only.
     """
     if not (curve.positives and curve.negatives):
         return math.nan

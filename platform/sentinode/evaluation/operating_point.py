@@ -75,7 +75,7 @@ def _point(curve: ScoreCurve, last: int, name: str, how: str, target: float | No
 
 
 def _between(curve: ScoreCurve, last: int) -> float:
-    """Half way to the next lower probability: the last bits of another runtime's arithmetic do not flip a verdict."""
+    """Half way to the next lower probability, so that another runtime's rounding flips no verdict."""
     upper, lower = float(curve.thresholds_T[last]), float(curve.thresholds_T[last + 1])
     middle = (upper + lower) / 2
     return middle if middle > lower else upper

@@ -1,6 +1,6 @@
 """All measures of one set of patches at once, for any weighting of the patches.
 
-The same code gives the figure (each patch counted once) and its bootstrap replicates (each patch counted as drawn).
+The same code gives the figure (each patch counted once) and its bootstrap replicates (counted as drawn).
 """
 
 from __future__ import annotations

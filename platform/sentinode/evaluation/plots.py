@@ -12,10 +12,13 @@ from sentinode.evaluation.intervals import clopper_pearson
 from sentinode.evaluation.metrics import RankedScores, ScoreCurve
 from sentinode.evaluation.operating_point import OperatingPoint
 from sentinode.evaluation.predictions import Predictions
-from sentinode.evaluation.report import SplitResult
-from sentinode.evaluation.svg import Axis, Chart
+from sentinode.evaluation.records import SplitResult
+from sentinode.evaluation.svg import Axis, Chart, Side
 
 HISTOGRAM_BINS = 40
+MARKED_EPOCHS = 40
+"""Up to so many epochs each one gets a dot; a single epoch would be invisible without."""
+
 WORKLOAD_FROM = 0.8
 """Lowest sensitivity of the workload curve: below it nobody would set patches aside."""
 
@@ -38,15 +41,8 @@ def roc(curves: Mapping[str, ScoreCurve], results: Sequence[SplitResult], point:
     at = results[-1].points[point.name].measures
     sensitivity, specificity = at["sensitivity"].value, at["specificity"].value
     if sensitivity is not None and specificity is not None:
-        right = specificity < 0.55
-        chart.marker(
-            1 - specificity, sensitivity - 0.0, "point", "" if right else point.name, radius_px=5.5
-        )
-        if right:
-            chart.marker(1 - specificity, sensitivity, "point", radius_px=5.5)
-            x = chart.x.position([1 - specificity], 58, chart.width_px - 16)[0]
-            y = chart.y.position([sensitivity], chart.height_px - 50, 14)[0]
-            chart.text(min(x, chart.width_px - 60), y + 24, point.name, "label", "middle")
+        side: Side = "below" if specificity < 0.5 else "right"
+        chart.marker(1 - specificity, sensitivity, "point", f"{point.name} threshold", side)
     return chart.render()
 
 
@@ -67,36 +63,27 @@ def workload(curves: Mapping[str, ScoreCurve], results: Sequence[SplitResult]) -
     chart = Chart(
         "Workload curve",
         Axis.share("Sensitivity kept", low=WORKLOAD_FROM, step=0.05),
-        Axis.share("Negative patches not to be read"),
-        width_px=640,
-        height_px=380,
+        Axis.share("Negatives not to be read"),
+        width_px=600,
     )
+    kept = np.linspace(WORKLOAD_FROM, 1, 801)
     for result in results:
         fpr, tpr = curves[result.split].roc()
-        # As a step: between two reachable sensitivities the next higher one has to be used.
-        keep = np.flatnonzero(np.append(tpr[1:] != tpr[:-1], True) | (np.arange(len(tpr)) == 0))
-        x, y = np.repeat(tpr[keep], 2)[:-1], np.repeat(1 - fpr, 1)[_first_at(tpr, keep)]
-        y = np.repeat(y, 2)[1:]
-        inside = x >= WORKLOAD_FROM
-        x, y = x[inside], y[inside]
-        if len(x):
-            x, y = np.append([WORKLOAD_FROM], x), np.append(y[:1], y)
+        spared = 1 - fpr[np.searchsorted(tpr, kept - 1e-12)]
         if result is results[-1]:
-            chart.area(x, y, "fill-main")
-        chart.line(x, y, _line(result, results), SPLIT_NAMES.get(result.split, result.split))
+            chart.area(kept, spared, "fill-main")
+        chart.line(kept, spared, _line(result, results), SPLIT_NAMES.get(result.split, result.split))
     for name, estimate in results[-1].measures.items():
         if name.startswith("specificity_at_sensitivity_") and estimate.value is not None:
             sensitivity = float(name.rsplit("_", 1)[1])
             if sensitivity >= WORKLOAD_FROM:
-                anchor = "end" if sensitivity > 0.98 else "start"
-                chart.marker(
-                    sensitivity, estimate.value, "point", percent(estimate.value, 0), anchor, above=True
-                )
+                side: Side = "below-left" if sensitivity == 1 else "above-right"
+                chart.marker(sensitivity, estimate.value, "point", percent(estimate.value, 0), side)
     return chart.render(legend_at=(0.04, 0.84))
 
 
 def reliability(results: Sequence[SplitResult], level: float) -> str:
-    """Share of tumour patches against probability, with exact intervals; dot area grows with the number of patches."""
+    """Share of tumour patches against probability, with exact intervals; dot area grows with patches."""
     chart = Chart("Reliability", Axis.share("Predicted probability"), Axis.share("Share that is tumour"))
     chart.line([0, 1], [0, 1], "chance")
     result = results[-1]
@@ -135,7 +122,7 @@ def histogram(predictions: Predictions, point: OperatingPoint) -> str:
 def training_curves(history: Sequence[Mapping[str, float]]) -> list[str]:
     """One chart for losses and one for rates over the epochs, from the metrics that ``history`` holds.
 
-    Rows carry ``epoch`` and any of ``<train|valid>_<loss|nll|auroc|accuracy|...>``; other figures are not drawn.
+    Rows carry ``epoch`` and figures; those whose names end in loss, nll, auroc, auc or accuracy are drawn.
     """
     groups = {
         "Loss": [k for k in _keys(history) if k.endswith(("loss", "nll"))],
@@ -145,14 +132,19 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> list[str]:
     for label, keys in groups.items():
         series = {k: [(r.get("epoch", i + 1), r[k]) for i, r in enumerate(history) if k in r] for k in keys}
         series = {k: [(x, y) for x, y in v if math.isfinite(y)] for k, v in series.items()}
+        series = {k: v for k, v in series.items() if v}
         points = [p for v in series.values() for p in v]
         if not points:
             continue
-        epochs = Axis.around("Epoch", [x for x, _ in points])
-        chart = Chart(f"{label} over training", epochs, Axis.around(label, [y for _, y in points]))
-        for number, (key, values) in enumerate(v for v in series.items() if v[1]):
-            css = "line-other" if key.startswith("train") else ("line-main", "line-third")[number % 2]
-            chart.line([x for x, _ in values], [y for _, y in values], css, key.replace("_", " "))
+        epochs = [x for x, _ in points]
+        x_axis = Axis.steps("Epoch", int(min(epochs)), math.ceil(max(epochs)))
+        chart = Chart(f"{label} over training", x_axis, Axis.around(label, [y for _, y in points]))
+        colours = iter(("line-main", "line-third", "line-fourth"))
+        for key, values in series.items():
+            css = "line-other" if key.startswith("train") else next(colours, "line-fourth")
+            chart.line([x for x, _ in values], [y for _, y in values], css, _words(key))
+            for x, y in values if len(values) <= MARKED_EPOCHS else ():
+                chart.marker(x, y, f"point {css}", radius_px=3.2)
         charts.append(chart.render(legend_at=(0.55, 0.05) if label == "Loss" else (0.55, 0.8)))
     return charts
 
@@ -161,9 +153,8 @@ def _keys(history: Sequence[Mapping[str, float]]) -> list[str]:
     return list(dict.fromkeys(key for row in history for key in row))
 
 
-def _first_at(tpr: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """For each kept sensitivity the first, and so most specific, point of the curve that has it."""
-    return np.searchsorted(tpr, tpr[keep])
+def _words(key: str) -> str:
+    return key.replace("_", " ").replace("valid", "validation").replace("auroc", "AUROC")
 
 
 def _line(result: SplitResult, results: Sequence[SplitResult]) -> str:

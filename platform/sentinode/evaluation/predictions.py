@@ -10,7 +10,8 @@ The file ``predictions.parquet`` has one row a patch and these columns:
     logit        float32 | float64 tumour logit before any calibration
     probability  float64           probability of tumour in [0, 1]
 
-and, in the schema's metadata, ``sentinode.schema_version``, ``sentinode.model_digest`` and ``sentinode.manifest_digest``.
+and, in the schema's metadata, ``sentinode.schema_version``, ``sentinode.model_digest`` and
+``sentinode.manifest_digest``.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ _COLUMNS = {
 class Predictions:
     """What a model says of N patches beside what the pathologists say. Columns are read-only.
 
-    Raises EvaluationError on columns of unequal length, duplicate or empty keys, labels other than -1, 0, 1, logits or
-    probabilities that are NaN, and probabilities outside [0, 1].
+    Raises EvaluationError on columns of unequal length, duplicate or empty keys, labels other than -1, 0, 1,
+    logits or probabilities that are NaN, and probabilities outside [0, 1].
     """
 
     keys: TextArray
@@ -87,7 +88,7 @@ class Predictions:
         model_digest: str,
         manifest_digest: str,
     ) -> Self:
-        """Predictions of one split; the probability is the logistic function of the tumour logit, in float64."""
+        """Predictions of one split; the probability is the sigmoid of the tumour logit, in float64."""
         logits_N = np.asarray(logits)
         if logits_N.dtype not in (np.float32, np.float64):
             logits_N = logits_N.astype(np.float64)

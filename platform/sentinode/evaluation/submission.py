@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 def submission_csv(predictions: Predictions, ids: Sequence[str] | None = None) -> str:
     """The text of ``submission.csv``.
 
-    With ``ids`` (those of ``sample_submission.csv``) one row each, in that order; else one row for each unlabelled patch,
-    in the order of ``predictions``. Probabilities keep all their digits, so that ranks survive.
+    With ``ids`` (those of ``sample_submission.csv``) one row each, in that order; else one row for each
+    unlabelled patch, in the order of ``predictions``. Probabilities keep all digits, so that ranks survive.
 
     Raises EvaluationError where an id has no prediction or stands twice, or where there is nothing to submit.
     """
@@ -47,7 +47,7 @@ def submission_csv(predictions: Predictions, ids: Sequence[str] | None = None) -
 
 
 def submission_ids(sample_csv: str) -> list[str]:
-    """The ids of a ``sample_submission.csv`` in its order. Raises EvaluationError where it has no column ``id``."""
+    """The ids of a ``sample_submission.csv`` in order. Raises EvaluationError without a column ``id``."""
     rows = csv.DictReader(io.StringIO(sample_csv.removeprefix("\ufeff")))
     if "id" not in (rows.fieldnames or ()):
         raise EvaluationError(f"columns {rows.fieldnames}", "a sample submission with columns id,label")

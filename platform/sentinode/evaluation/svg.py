@@ -13,7 +13,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 58, 16, 14, 50
+LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 68, 24, 14, 50
+
+Side = Literal["right", "above-right", "below-left", "below"]
+"""Where a marker's label stands."""
+
+_SIDES = {
+    "right": (11, 5, "start"),
+    "above-right": (5, -11, "start"),
+    "below-left": (-6, 21, "end"),
+    "below": (0, 24, "middle"),
+}
+"""Offset in x and y and anchor of a label."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,13 @@ class Axis:
         last = max(np.ceil(high / step - 1e-9), first + 1)
         ticks = tuple(float(f"{i * step:.10g}") for i in np.arange(first, last + 1))
         return cls(label, ticks[0], ticks[-1], ticks)
+
+    @classmethod
+    def steps(cls, label: str, first: int, last: int) -> Axis:
+        """An axis of whole numbers from ``first`` to ``last``, such as epochs."""
+        last = max(last, first + 1)
+        step = max(1, -(-(last - first) // 8))
+        return cls(label, first, last, tuple(range(first, last + 1, step)))
 
     def text(self, tick: float) -> str:
         return f"{100 * tick:.3g} %" if self.percent else f"{tick:,.4g}"
@@ -92,16 +110,15 @@ class Chart:
         y: float,
         css: str,
         text: str = "",
-        anchor: Literal["start", "middle", "end"] = "start",
+        side: Side = "right",
         radius_px: float = 5,
-        above: bool = False,
     ) -> None:
-        """A dot with a label beside it, or above it."""
+        """A dot with a label beside it."""
         (px,), (py,) = self._place([x], [y])
         self._shapes.append(f'<circle class="{css}" cx="{px:.1f}" cy="{py:.1f}" r="{radius_px:.1f}"/>')
         if text:
-            dx = {"start": 11, "middle": 0, "end": -11}[anchor]
-            self.text(px + dx, py + (-13 if above else 4.5), text, "label", anchor)
+            dx, dy, anchor = _SIDES[side]
+            self.text(px + dx, py + dy, text, "label", anchor)
 
     def whisker(self, x: float, low: float, high: float, css: str) -> None:
         """A vertical interval."""
@@ -122,7 +139,7 @@ class Chart:
         self.text(px + (7 if right else -7), TOP_PX + 12, text, "label", "start" if right else "end")
 
     def render(self, legend_at: tuple[float, float] = (0.42, 0.78)) -> str:
-        """The ``<svg>`` element; ``legend_at`` is the legend's corner as shares of the plot's width and height."""
+        """The ``<svg>`` element; ``legend_at`` is the legend's corner as shares of width and height."""
         head = (
             f'<svg class="plot" role="img" viewBox="0 0 {self.width_px} {self.height_px}">'
             f"<title>{escape(self.title)}</title>"
@@ -175,7 +192,7 @@ def _tick(x_px: float, y_px: float, anchor: str, text: str) -> str:
 
 
 def _points(x_px: np.ndarray, y_px: np.ndarray) -> str:
-    """``x,y x,y ...`` without repeats and without the inner points of straight runs, which is most of a ROC curve."""
+    """``x,y x,y ...`` without repeats and without the inner points of straight runs."""
     at = np.round(np.column_stack((x_px, y_px)), 1)
     at = at[np.append(True, (np.diff(at, axis=0) != 0).any(axis=1))]
     if len(at) > 2:

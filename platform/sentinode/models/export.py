@@ -21,14 +21,14 @@ OUTPUT_NAME: Final = "logit"
 def export_onnx(detector: Detector, path: Path) -> None:
     """Write ``detector`` to ``path``: ``images`` uint8 [B, 96, 96, 3] -> ``logit`` float32 [B], any B >= 1.
 
-    Preprocessing is part of the graph, weights are part of the file, dropout is not. The same weights give the same
-    bytes. The detector is put into evaluation mode.
+    Preprocessing is part of the graph, weights are part of the file, dropout is not. The same weights give
+    the same bytes. The detector is put into evaluation mode.
     """
     detector = detector.cpu().eval()
     example = torch.zeros(2, PATCH_PX, PATCH_PX, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
-        # The tracing exporter: the graph is static, and unlike the dynamo exporter it leaves no source paths and stack
-        # traces of this machine in the file.
+        # The tracing exporter: the graph is static, and unlike the dynamo exporter it leaves no source paths
+        # and stack traces of this machine in the file.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             detector,

@@ -16,7 +16,7 @@ class ModelConfig(Frozen):
 
     family: Literal["seed-cnn"] = "seed-cnn"
     """The architecture."""
-    dropout: float = Field(0.25, ge=0.0, lt=1.0)
+    dropout: float = Field(default=0.25, ge=0.0, lt=1.0)
     """Share of hidden units silenced in training, never in evaluation."""
 
 

@@ -20,10 +20,12 @@ RGB = tuple[float, float, float]
 class PreprocessConfig(Frozen):
     """How a patch becomes the network's input."""
 
-    input_px: int = Field(46, ge=8, le=PATCH_PX)
+    input_px: int = Field(default=46, ge=8, le=PATCH_PX)
     """Side of the network's input in pixels."""
     fit: Literal["resize", "crop"] = "resize"
-    """``resize`` keeps the whole field of view at a coarser scale, ``crop`` keeps the scale and the centre only."""
+    """``resize`` keeps the whole field of view at a coarser scale, ``crop`` keeps the scale and the centre
+    only.
+    """
     mean: RGB = (0.7008, 0.5384, 0.6916)
     """Mean of PCam's train split, per channel, pixels scaled to [0, 1]."""
     std: RGB = (0.2350, 0.2774, 0.2129)
@@ -34,7 +36,7 @@ def resize_matrix(in_px: int, out_px: int) -> Tensor:
     """Weights [out_px, in_px] of antialiased bilinear resampling of one axis; each row sums to 1.
 
     The triangle filter is stretched by the scale when shrinking, and pixel centres are aligned as in
-    ``torch.nn.functional.interpolate(mode="bilinear", antialias=True)``. Resampling an image is ``R @ image @ R.T``.
+    ``torch.nn.functional.interpolate(mode="bilinear", antialias=True)``. An image: ``R @ image @ R.T``.
     """
     scale = in_px / out_px
     width = max(scale, 1.0)
@@ -47,21 +49,25 @@ def resize_matrix(in_px: int, out_px: int) -> Tensor:
 class Preprocess(nn.Module):
     """uint8 images_BHWC [B, 96, 96, 3] -> normalised float32 images_BCHW [B, 3, input_px, input_px].
 
-    Resizing is two matrix products, which every runtime computes alike; ``interpolate`` with antialiasing is not
-    exported to ONNX faithfully. ``fit`` and ``normalise`` are apart because augmentation goes between them.
+    Resizing is two matrix products, which every runtime computes alike; ``interpolate`` with antialiasing is
+    not exported to ONNX faithfully. ``fit`` and ``normalise`` are apart because augmentation goes between
+    them.
     """
 
-    rows_OI: Tensor
-    mean_C11: Tensor
-    std_C11: Tensor
+    rows: Tensor
+    """[input_px, 96]: the resize matrix over 255."""
+    mean: Tensor
+    """[3, 1, 1]"""
+    std: Tensor
+    """[3, 1, 1]"""
 
     def __init__(self, config: PreprocessConfig) -> None:
         super().__init__()
         self.config = config
         # Not persistent: they follow from the configuration, and a weights file should hold weights.
-        self.register_buffer("rows_OI", resize_matrix(PATCH_PX, config.input_px) / 255, persistent=False)
-        self.register_buffer("mean_C11", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std_C11", torch.tensor(config.std).view(3, 1, 1), persistent=False)
+        self.register_buffer("rows", resize_matrix(PATCH_PX, config.input_px) / 255, persistent=False)
+        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
 
     def fit(self, images_BHWC: Tensor) -> Tensor:
         """uint8 images_BHWC -> float32 images_BCHW in [0, 1] of the network's input size."""
@@ -70,14 +76,16 @@ class Preprocess(nn.Module):
             at = (PATCH_PX - px) // 2
             crop_BHWC = images_BHWC[:, at : at + px, at : at + px, :]
             return crop_BHWC.permute(0, 3, 1, 2).float() / 255
-        # Rows first: [B, 96, 96 * 3] needs no transposition, and 46/96 of the pixels are left for the second product.
-        rows_BOX = self.rows_OI @ images_BHWC.float().flatten(2)
-        rows_BCOW = rows_BOX.unflatten(2, (PATCH_PX, 3)).permute(0, 3, 1, 2)
-        return rows_BCOW @ (self.rows_OI * 255).T
+        # Rows first: [B, 96, 96 * 3] needs no transposition, and 46/96 of the pixels are left for the second
+        # product.
+        rows_BOX = self.rows @ images_BHWC.float().flatten(2)
+        rows_BCOW = rows_BOX.reshape(-1, px, PATCH_PX, 3).permute(0, 3, 1, 2)
+        fitted_BCOO: Tensor = rows_BCOW @ (self.rows * 255).T
+        return fitted_BCOO
 
     def normalise(self, images_BCHW: Tensor) -> Tensor:
         """float images_BCHW in [0, 1] -> zero mean and unit variance per channel over PCam."""
-        return (images_BCHW - self.mean_C11) / self.std_C11
+        return (images_BCHW - self.mean) / self.std
 
     def forward(self, images_BHWC: Tensor) -> Tensor:
         return self.normalise(self.fit(images_BHWC))

@@ -12,10 +12,11 @@ FILTERS = (8, 16, 32, 64)
 
 
 class SeedCNN(nn.Module):
-    """Four unpadded 3x3 convolutions (8-16-32-64), each with ReLU and 2x2 max-pool; 100 hidden units; 2 logits.
+    """Four unpadded 3x3 convolutions (8-16-32-64), each with ReLU and 2x2 max-pool; 100 hidden units; 2
+    logits.
 
-    31,230 parameters. Maps preprocessed float images_BCHW [B, 3, 46, 46] to logits_BK [B, 2]. The logits go into a
-    cross-entropy, which is the seed's log-softmax and negative log-likelihood in one.
+    31,230 parameters. Maps preprocessed float images_BCHW [B, 3, 46, 46] to logits_BK [B, 2]. The logits go
+    into a cross-entropy, which is the seed's log-softmax and negative log-likelihood in one.
     """
 
     def __init__(self, dropout: float = 0.25) -> None:

@@ -1,1 +1,1 @@
-"""The endpoint: bundles behind Ray Serve. Imports neither torch nor anything else that only training needs."""
+"""The endpoint: bundles behind Ray Serve. Imports nothing that only training needs."""

@@ -29,7 +29,8 @@ DEPLOYMENT_NAME = "predict"
 class PredictReplica:
     """One replica: a verified bundle in an engine, behind the ASGI application.
 
-    It does not come up, and takes no traffic, unless the bundle is intact and its golden patches are reproduced.
+    It does not come up, and takes no traffic, unless the bundle is intact and its golden patches are
+    reproduced.
     """
 
     def __init__(self, args: ServeArgs) -> None:
@@ -47,7 +48,7 @@ class PredictReplica:
 
 
 def build(args: dict[str, Any]) -> Application:
-    """The Serve application for ``args`` (see ServeArgs; strings are fine). Raises ConfigError naming each fault."""
+    """The Serve application for ``args`` (see ServeArgs). Raises ConfigError naming each fault."""
     parsed = ServeArgs.parse(args)
     deployment = serve.deployment(
         serve.ingress()(PredictReplica),
@@ -68,7 +69,8 @@ def _is_loopback_only() -> bool:
     from ray.serve._private import constants
     from ray.serve.context import _get_global_client
 
-    # HAProxy, and replicas that it talks to directly, listen on all interfaces whatever http_options.host says.
+    # HAProxy, and replicas that it talks to directly, listen on all interfaces whatever http_options.host
+    # says.
     if constants.RAY_SERVE_ENABLE_HA_PROXY or constants.RAY_SERVE_ENABLE_DIRECT_INGRESS:
         return False
     client = _get_global_client()

@@ -50,7 +50,7 @@ class ServeArgs(Frozen):
     def _never_an_alias(cls, bundle: str) -> str:
         if not is_digest(bundle):
             raise ValueError(
-                f"{bundle!r} is not a bundle digest (64 lower-case hex digits); resolve aliases before deploying"
+                f"{bundle!r} is not a bundle digest (64 lower-case hex digits); resolve aliases beforehand"
             )
         return bundle
 

@@ -206,7 +206,8 @@ async def _on_disconnect(_: Request, __: Exception) -> Response:
 
 
 async def _on_fault(_: Request, __: Exception) -> Response:
-    # Starlette raises the error again after this reply, so the server's log has the traceback; the client gets none.
+    # Starlette raises the error again after this reply, so the server's log has the traceback; the client
+    # gets none.
     return _refuse(500, "the endpoint failed", remedy="try again; if it stays, tell the operator")
 
 

@@ -1,4 +1,4 @@
-"""API keys: who may ask. Ray's token authentication never covers Serve's HTTP port, so the application does."""
+"""API keys: who may ask. Ray's token authentication never covers Serve's HTTP port."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class ApiKeys:
         return cls(keys)
 
     def admits(self, headers: Headers) -> bool:
-        """Whether the request carries a known key, as ``Authorization: Bearer <key>`` or ``X-API-Key: <key>``."""
+        """Whether the request has a known key: ``Authorization: Bearer <key>`` or ``X-API-Key: <key>``."""
         if not self._digests:
             return True
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         given = _digest(key)
         # All keys are compared, each in constant time: the answer's timing tells nothing about any of them.
-        return any([hmac.compare_digest(given, known) for known in self._digests])
+        return sum(hmac.compare_digest(given, known) for known in self._digests) > 0
 
 
 def _digest(key: str) -> bytes:

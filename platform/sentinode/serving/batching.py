@@ -31,12 +31,13 @@ class _Waiting(Generic[Item, Result]):
 
 
 class MicroBatcher(Generic[Item, Result]):
-    """Collects items of one event loop into batches and runs ``work`` on them in a thread, one batch at a time.
+    """Collects items of one event loop into batches and runs ``work`` on them in a thread, one batch at a
+    time.
 
-    A batch starts when ``max_batch`` items wait, or ``wait_s`` seconds after the first of them came; items that come while
-    a batch runs form the next one, which starts at once. So an idle server adds at most ``wait_s`` and a busy one nothing.
-    ``work`` takes the items and returns a result for each, in order; a result that is an exception is raised to its
-    submitter alone, an exception raised by ``work`` to all.
+    A batch starts when ``max_batch`` items wait, or ``wait_s`` seconds after the first of them came; items
+    that come while a batch runs form the next one, which starts at once. So an idle server adds at most
+    ``wait_s`` and a busy one nothing. ``work`` takes the items and returns a result for each, in order; a
+    result that is an exception is raised to its submitter alone, an exception raised by ``work`` to all.
     """
 
     def __init__(

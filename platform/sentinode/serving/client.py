@@ -18,16 +18,19 @@ from sentinode.serving.protocol import Prediction, Refusal
 
 _BUSY: Final = 503
 _ATTEMPTS: Final = 6
+_RETRY_AFTER_S: Final = 0.2
 
 
 class Client:
-    """Asks the endpoint at ``url`` (http or https); safe to use from several threads, each keeps one connection open.
+    """Asks the endpoint at ``url`` (http or https); safe to use from several threads.
 
-    ``timeout_s`` bounds each wait for the server; a busy endpoint (503) is asked again, at most five times, after the
-    time that it names.
+    ``timeout_s`` bounds each wait for the server; a busy endpoint (503) is asked again, at most five times,
+    after the time that it names. ``predict_many`` uses ``connections`` connections at once.
     """
 
-    def __init__(self, url: str, api_key: str | None = None, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, url: str, api_key: str | None = None, timeout_s: float = 10.0, connections: int = 16
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"{url!r} is no endpoint", "http://host:port or https://host:port")
@@ -36,12 +39,13 @@ class Client:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._local = threading.local()
         self._open: list[http.client.HTTPConnection] = []
+        self._pool = ThreadPoolExecutor(connections, thread_name_prefix="sentinode-client")
 
     def predict(self, image: bytes) -> Prediction:
         """Score one JPEG, PNG or TIFF of 96x96 pixels.
 
-        Raises RequestError with the endpoint's reason where it refuses the image (4xx) and SentinodeError where the
-        endpoint fails or does not answer.
+        Raises RequestError with the endpoint's reason where it refuses the image (4xx) and SentinodeError
+        where the endpoint fails or does not answer.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             status, retry_after_s, body = self._post("/v1/predict", image)
@@ -57,16 +61,16 @@ class Client:
             f"the endpoint answered {status}: {refusal.reason}", "an answer", "see the replica's log"
         )
 
-    def predict_many(self, images: Iterable[bytes], connections: int = 8) -> Iterator[Prediction]:
-        """Score images over ``connections`` connections at once; the predictions come in the images' order.
+    def predict_many(self, images: Iterable[bytes]) -> Iterator[Prediction]:
+        """Score many images at once; the predictions come in the images' order.
 
         The first failure is raised, as by ``predict``.
         """
-        with ThreadPoolExecutor(connections, thread_name_prefix="sentinode-client") as pool:
-            yield from pool.map(self.predict, images)
+        return self._pool.map(self.predict, images)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Forget what has not been asked yet and close all connections."""
+        self._pool.shutdown(cancel_futures=True)
         while self._open:
             self._open.pop().close()
 
@@ -91,26 +95,23 @@ class Client:
     def _post(self, path: str, body: bytes) -> tuple[int, float, bytes]:
         """Status, seconds to wait before asking again, and body of the reply."""
         connection = self._connection()
-        # A kept connection may have been closed by the server meanwhile; a prediction changes nothing, so ask once more.
-        for kept in (connection.sock is not None, False):
-            try:
-                connection.request("POST", self._parts.path.rstrip("/") + path, body, self._headers)
-                response = connection.getresponse()
-                retry_after = response.headers.get("Retry-After", "")
-                return (
-                    response.status,
-                    float(retry_after) if retry_after.isdecimal() else 0.2,
-                    response.read(),
-                )
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                if not kept or isinstance(error, TimeoutError):
-                    raise SentinodeError(
-                        f"no answer from {self._parts.scheme}://{self._parts.netloc} ({error})",
-                        f"an endpoint that answers within {self._timeout_s:g} s",
-                        "check the address, and /healthz there",
-                    ) from error
-        raise AssertionError("unreachable")
+        was_kept = connection.sock is not None
+        try:
+            connection.request("POST", self._parts.path.rstrip("/") + path, body, self._headers)
+            response = connection.getresponse()
+            retry_after = response.headers.get("Retry-After", "")
+            retry_after_s = float(retry_after) if retry_after.isdecimal() else _RETRY_AFTER_S
+            return response.status, retry_after_s, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            # The server may have closed a kept connection meanwhile; asking twice changes nothing.
+            if was_kept and not isinstance(error, TimeoutError):
+                return self._post(path, body)
+            raise SentinodeError(
+                f"no answer from {self._parts.scheme}://{self._parts.netloc} ({error})",
+                f"an endpoint that answers within {self._timeout_s:g} s",
+                "check the address, and /healthz there",
+            ) from error
 
 
 def _refusal(status: int, body: bytes) -> Refusal:

@@ -26,9 +26,10 @@ class Scores:
 class Engine:
     """ONNX Runtime over one bundle, with ``threads`` threads a call; safe to call from several threads.
 
-    Starting it warms the session up and runs the golden patches, each alone and all at once: BundleError where a
-    probability differs from the sealed one by more than ``GOLDEN_TOLERANCE``. ``operating_point`` names the threshold for
-    verdicts (the card's default for None): ConfigError where the card has no such point.
+    Starting it warms the session up and runs the golden patches, each alone and all at once: BundleError
+    where a probability differs from the sealed one by more than ``GOLDEN_TOLERANCE``. ``operating_point``
+    names the threshold for verdicts (the card's default for None): ConfigError where the card has no such
+    point.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1, operating_point: str | None = None) -> None:

@@ -1,7 +1,7 @@
 """What a request body must be before any decoder sees it: format by content, then size from the header.
 
-Decoders are the largest attack surface of an image endpoint. So only three formats pass, and nothing is decoded whose
-header promises other than 96x96 RGB pixels of 8 bits: a decompression bomb ends here.
+Decoders are the largest attack surface of an image endpoint. So only three formats pass, and nothing is
+decoded whose header promises other than 96x96 RGB pixels of 8 bits: a decompression bomb ends here.
 """
 
 from __future__ import annotations

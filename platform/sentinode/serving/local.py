@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import logging
+import re
 import socket
 import time
 from types import TracebackType
@@ -12,6 +14,7 @@ from typing import Any, Final, Self
 
 import ray
 from ray import serve
+from ray.serve._private import constants
 from ray.serve.schema import LoggingConfig
 
 from sentinode.errors import ConfigError, SentinodeError
@@ -22,14 +25,15 @@ logger = logging.getLogger(__name__)
 
 _HOST: Final = "127.0.0.1"
 _APPLICATION: Final = "sentinode"
+_SHUTDOWN_TIMEOUT_S: Final = 30.0
 
 
 class LocalEndpoint:
     """Ray Serve on loopback for as long as the ``with`` block lasts; ``url`` is where it answers.
 
-    Ray must run in this process already. ``port`` 0 takes a free one. Entering raises ConfigError where Ray does not run
-    or Serve runs already, and SentinodeError with the replica's reason where the endpoint does not come up within
-    ``timeout_s``.
+    Ray must run in this process already. ``port`` 0 takes a free one. Entering raises ConfigError where Ray
+    does not run or Serve runs already, and SentinodeError with the replica's reason where the endpoint does
+    not come up within ``timeout_s``.
     """
 
     def __init__(self, args: ServeArgs, port: int = 0, timeout_s: float = 120.0) -> None:
@@ -45,31 +49,31 @@ class LocalEndpoint:
     def __enter__(self) -> Self:
         if not ray.is_initialized():
             raise ConfigError("Ray does not run in this process", "a Ray session", "call ray.init() first")
-        quiet = LoggingConfig(enable_access_log=False, log_level="WARNING")
-        # Serve's HTTP options are fixed when it starts: an instance that runs already would keep its own host and port.
+        # Serve's HTTP options are fixed when it starts: one that runs already keeps its own host and port.
         if serve.status().proxies:
-            raise ConfigError(
-                "Ray Serve runs already in this Ray cluster", "none", "run `serve shutdown` first"
-            )
+            raise ConfigError("Ray Serve runs already in this Ray cluster", "none", "run `serve shutdown`")
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        quiet = LoggingConfig(enable_access_log=False, log_level="WARNING")
         try:
             serve.start(http_options={"host": _HOST, "port": self.port}, logging_config=quiet)
             serve.run(build(self._args.model_dump(mode="json")), name=_APPLICATION, logging_config=quiet)
             self._wait_until_healthy()
-        except BaseException as error:
-            reason = _deployment_message()
-            serve.shutdown()
-            if isinstance(error, (SentinodeError, KeyboardInterrupt)):
-                raise
+        except RuntimeError as error:
+            reason = _replica_error() or str(error)
+            _shut_down()
             raise SentinodeError(
-                f"the endpoint did not start: {reason or error}", f"an answer at {self.url}/healthz"
+                f"the endpoint did not start: {reason}", f"an answer at {self.url}/healthz"
             ) from error
+        except BaseException:
+            _shut_down()
+            raise
         logger.info("endpoint at %s", self.url)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        serve.shutdown()
+        _shut_down()
 
     def _wait_until_healthy(self) -> None:
         deadline_s = time.monotonic() + self._timeout_s
@@ -97,12 +101,24 @@ class LocalEndpoint:
         return answer if isinstance(answer, dict) else None
 
 
-def _deployment_message() -> str:
+def _replica_error() -> str:
+    """What the replica said when it failed, without the traceback around it."""
     application = serve.status().applications.get(_APPLICATION)
-    if application is None:
-        return ""
-    messages = [deployment.message for deployment in application.deployments.values()]
-    return "\n".join(message for message in messages if message) or application.message
+    messages = [deployment.message for deployment in application.deployments.values()] if application else []
+    return "\n".join(re.split(r"sentinode\.errors\.\w+: ", message)[-1].strip() for message in messages)
+
+
+def _shut_down() -> None:
+    # serve.shutdown() alone waits on a call that dies with the controller, of which Ray then complains on the
+    # terminal. So the controller is asked not to let us wait, and watched until it is gone.
+    with contextlib.suppress(ValueError, ray.exceptions.RayActorError):
+        controller = ray.get_actor(constants.SERVE_CONTROLLER_NAME, constants.SERVE_NAMESPACE)
+        ray.get(controller.graceful_shutdown.remote(wait=False))
+        deadline_s = time.monotonic() + _SHUTDOWN_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            ray.get_actor(constants.SERVE_CONTROLLER_NAME, constants.SERVE_NAMESPACE)
+            time.sleep(0.1)
+    serve.shutdown()
 
 
 def _free_port() -> int:

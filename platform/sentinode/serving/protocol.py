@@ -80,7 +80,8 @@ def decode_patch(body: bytes) -> NDArray[np.uint8]:
     except RequestError:
         raise
     except Exception as error:
-        # On hostile bytes decoders raise anything (struct.error, KeyError, MemoryError, ...): all of it is a bad image.
+        # On hostile bytes decoders raise anything (struct.error, KeyError, MemoryError, ...): all of it is a
+        # bad image.
         raise limits.corrupt(kind, error) from error
     if pixels.shape != (PATCH_PX, PATCH_PX, 3):
         raise limits.wrong_colours(f"{kind} pixels of shape {list(pixels.shape)}")
@@ -88,7 +89,8 @@ def decode_patch(body: bytes) -> NDArray[np.uint8]:
 
 
 def _decode_png(body: bytes) -> NDArray[np.uint8]:
-    # Pillow skips the checksums of pixel data when it decodes; verify() compares them, but spends the file object.
+    # Pillow skips the checksums of pixel data when it decodes; verify() compares them, but spends the file
+    # object.
     with Image.open(io.BytesIO(body), formats=("PNG",)) as image:
         image.verify()
     with Image.open(io.BytesIO(body), formats=("PNG",)) as image:

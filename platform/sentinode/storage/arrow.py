@@ -15,7 +15,7 @@ from sentinode.storage.urls import join_key, parse_url
 def arrow_filesystem(url: str) -> tuple[fs.FileSystem, str]:
     """The file system of ``url`` and the path in it: ``bucket/prefix`` or an absolute folder, which is made.
 
-    Endpoint, region and credentials come from the environment. Raises ConfigError for a URL that cannot be used.
+    Endpoint, region and credentials come from the environment. Raises ConfigError for an unusable URL.
     """
     place = parse_url(url)
     if isinstance(place, Path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -24,8 +25,8 @@ _REGION = "us-east-1"
 class EmbeddedStore:
     """``with EmbeddedStore() as embedded``: a server that holds ``bucket`` and forgets everything at the end.
 
-    It listens on 127.0.0.1 only, and stops when its parent closes it, ends or is killed. Objects above 16 MiB lie in
-    the folder for temporary files. It takes any credentials and does not verify checksums: not for production.
+    It listens on 127.0.0.1 only, and stops when its parent closes it, ends or is killed. Objects above 16 MiB
+    lie in the folder for temporary files. Any credentials do and no checksum is verified: not for production.
 
     Raises MissingDependencyError where moto is not installed, StoreError where the server does not start.
     """
@@ -34,9 +35,8 @@ class EmbeddedStore:
 
     def __init__(self, bucket: str = "sentinode") -> None:
         self.bucket = bucket
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log: IO[bytes] | None = None
         self._port = 0
+        self._running = ExitStack()
 
     @property
     def url(self) -> str:
@@ -70,32 +70,24 @@ class EmbeddedStore:
             raise MissingDependencyError(
                 "the embedded store needs moto", "the package moto[server]", "pip install 'moto[server]'"
             )
-        self._log = tempfile.TemporaryFile(prefix="sentinode-embedded-store-")
-        # -P: the folder of the script must not come before the installed packages.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("embedded_server.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            start_new_session=True,
-        )
-        try:
-            self._port = self._await_port(self._process)
+        with ExitStack() as starting:
+            log = starting.enter_context(tempfile.TemporaryFile(prefix="sentinode-embedded-store-"))
+            # -P: the folder of the script must not come before the installed packages.
+            command = [sys.executable, "-P", str(Path(__file__).with_name("embedded_server.py"))]
+            process = starting.enter_context(
+                subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+                )
+            )
+            starting.callback(process.kill)
+            self._port = self._await_port(process, log)
             self._make_bucket()
-        except BaseException:
-            self.close()
-            raise
+            self._running = starting.pop_all()
         return self
 
     def close(self) -> None:
         """Stop the server; whatever it held is gone."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self._running.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -105,7 +97,7 @@ class EmbeddedStore:
     ) -> None:
         self.close()
 
-    def _await_port(self, process: subprocess.Popen[bytes]) -> int:
+    def _await_port(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> int:
         assert process.stdout is not None
         overdue = threading.Timer(self.start_timeout_s, process.kill)
         overdue.start()
@@ -114,8 +106,11 @@ class EmbeddedStore:
         finally:
             overdue.cancel()
         if not line.strip().isdigit():
+            process.wait()
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip().splitlines() or ["no output"]
             raise StoreError(
-                f"the embedded store did not start within {self.start_timeout_s:.0f} s: {self._last_words()}",
+                f"the embedded store did not start within {self.start_timeout_s:.0f} s: {said[-1]}",
                 "moto's server on a loopback port",
                 "pip install 'moto[server]'",
             )
@@ -131,9 +126,3 @@ class EmbeddedStore:
             config=Config(proxies={}),
         )
         client.create_bucket(Bucket=self.bucket)
-
-    def _last_words(self) -> str:
-        assert self._log is not None
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"

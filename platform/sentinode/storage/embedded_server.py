@@ -1,4 +1,4 @@
-"""The process of EmbeddedStore: run as a script, it writes its port to standard output and serves until input ends.
+"""The process of EmbeddedStore: a script that writes its port to standard output and serves until input ends.
 
 Input is a pipe that nobody writes to. It closes when the parent closes it or dies, even by SIGKILL.
 """

@@ -31,9 +31,9 @@ def typed_os_errors(where: str) -> Iterator[None]:
 
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """The path of a temporary file in the folder of ``path`` (made where missing), removed at the end of the block.
+    """The path of a temporary file in the folder of ``path``, which is made; removed at the end of the block.
 
-    Whoever wants to keep it renames it over ``path`` within the block: that is atomic, being on one file system.
+    Whoever wants to keep it renames it over ``path`` within the block: atomic, being on one file system.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{HIDDEN}{uuid4().hex}.tmp")

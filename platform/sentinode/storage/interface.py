@@ -13,7 +13,10 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object as the store lists it. ``key`` is relative to the store's prefix; ``etag`` changes with the content."""
+    """An object as the store lists it.
+
+    ``key`` is relative to the store's prefix; ``etag`` changes with the content.
+    """
 
     key: str
     size_bytes: int
@@ -23,9 +26,10 @@ class ObjectInfo:
 class Store(Protocol):
     """A bucket and prefix, or a local folder. Keys are relative, ``/``-separated and never climb (``..``).
 
-    Every call raises StoreError or one of its kinds (ObjectNotFoundError, StoreAccessError, PreconditionFailedError,
-    IntegrityError), naming URL and cause, after bounded retries. Stores are safe to share between threads and to pickle
-    (without credentials: these come from the environment of the process that uses them).
+    Every call raises StoreError or one of its kinds (ObjectNotFoundError, StoreAccessError,
+    PreconditionFailedError, IntegrityError), naming URL and cause, after bounded retries, and ConfigError for a
+    key that cannot be used. Stores are safe to share between threads and to pickle (without credentials: these
+    come from the environment of the process that uses them).
     """
 
     @property
@@ -46,7 +50,10 @@ class Store(Protocol):
         ...
 
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
-        """The object's bytes, or ``length`` bytes from offset ``start``. Fewer bytes than asked for are an error."""
+        """The object's bytes, or ``length`` bytes from offset ``start``.
+
+        Fewer bytes than asked for are an IntegrityError, and so is a start that is not within the object.
+        """
         ...
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
@@ -56,8 +63,8 @@ class Store(Protocol):
     def put(self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
         """Write the whole object atomically; returns its etag.
 
-        ``if_none_match``: only where no such object exists; ``if_match``: only over the version with that etag;
-        else PreconditionFailedError and nothing written.
+        ``if_none_match``: only where no such object exists; ``if_match``: only over the version with that
+        etag; else PreconditionFailedError and nothing written.
         """
         ...
 
@@ -72,12 +79,13 @@ class Store(Protocol):
     ) -> None:
         """Stream into ``path`` by way of a temporary file beside it and an atomic rename.
 
-        With ``sha256`` (hex) or ``size_bytes`` a mismatch is an IntegrityError and ``path`` is left as it was.
+        With ``sha256`` (hex) or ``size_bytes`` a mismatch is an IntegrityError and ``path`` is left as it
+        was.
         """
         ...
 
     def upload(self, path: Path, key: str, *, progress: Progress | None = None) -> ObjectInfo:
-        """Stream a file into the store (multipart where it is large), with a checksum that the store verifies."""
+        """Stream a file into the store (multipart where large), with a checksum that the store verifies."""
         ...
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:

@@ -20,9 +20,10 @@ from sentinode.storage.urls import check_condition, check_key, check_prefix
 class LocalStore:
     """Objects are the files below ``folder``; their keys are relative paths.
 
-    Writes are atomic and durable (temporary file, fsync, rename), and conditional ones are safe between threads,
-    processes and hosts that share the folder (a lock file in each folder written to). The etag is the version of the
-    file (modification time, inode, size): every write makes a new one, and no file has to be read to know it.
+    Writes are atomic and durable (temporary file, fsync, rename), and conditional ones are safe between
+    threads, processes and hosts that share the folder (a lock file in each folder written to). The etag is
+    the version of the file (modification time, inode, size): every write makes a new one, and no file has to
+    be read to know it.
     """
 
     folder: Path

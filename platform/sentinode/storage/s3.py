@@ -35,8 +35,9 @@ log = logging.getLogger(__name__)
 class S3Store:
     """The objects of ``bucket`` whose keys start with ``prefix/`` (an empty prefix: all).
 
-    Holds no connection and no credentials: both come from the process and environment that use it. Payloads are sent
-    with a signed SHA-256, which the store verifies; whole-object puts also keep it as metadata, which ``get`` verifies.
+    Holds no connection and no credentials: both come from the process and environment that use it. Payloads
+    are sent with a signed SHA-256, which the store verifies; ``put`` also keeps it as metadata, which ``get``
+    of a whole object verifies.
     """
 
     bucket: str
@@ -109,7 +110,7 @@ class S3Store:
                 f"{self.locate(key)} was removed", f"the version {if_match}"
             ) from error
         except PreconditionFailedError as error:
-            # The answer to a first try may have been lost on the way: then the object that stands there is ours.
+            # The answer to a first try may have been lost on the way: then the object that is there is ours.
             etag = self._etag_of(key, digest) if retried(error.__cause__) else None
             if etag is None:
                 raise
@@ -129,8 +130,8 @@ class S3Store:
             try:
                 self._fetch(key, temporary, Receipt(sha256, size_bytes), progress)
             except IntegrityError as error:
-                # A second download tells a fault of the wire from a damaged object. Its bytes were counted before.
-                log.warning("downloading again: %s", error)
+                # A second download tells a fault of the wire from a damaged object. Its bytes were counted.
+                log.warning("downloading again: %s", error.found)
                 self._fetch(key, temporary, Receipt(sha256, size_bytes), None)
             temporary.replace(path)
 

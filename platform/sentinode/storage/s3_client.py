@@ -43,12 +43,19 @@ _NO_CREDENTIALS = (
     ProfileNotFound,
     SSOError,
 )
-_REFUSED = frozenset(
-    "403 401 AccessDenied AllAccessDisabled ExpiredToken ExpiredTokenException InvalidAccessKeyId InvalidToken "
-    "RequestTimeTooSkewed SignatureDoesNotMatch TokenRefreshRequired UnrecognizedClientException".split()
-)
-_LOST = frozenset("409 412 ConditionalRequestConflict OperationAborted PreconditionFailed".split())
-_DAMAGED = frozenset("BadDigest IncompleteBody InvalidDigest InvalidRange XAmzContentSHA256Mismatch".split())
+_REFUSED = {
+    "AccessDenied",
+    "AllAccessDisabled",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+}
+_LOST = {"ConditionalRequestConflict", "OperationAborted", "PreconditionFailed"}
+_DAMAGED = {"BadDigest", "IncompleteBody", "InvalidDigest", "InvalidRange", "XAmzContentSHA256Mismatch"}
 _SIGN_IN = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), or give this machine a role"
 )
@@ -79,8 +86,8 @@ def _client(
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=connections,
         tcp_keepalive=True,
-        # The signed SHA-256 of every payload is verified by AWS and by Ceph alike; the trailing CRC that boto3 sends
-        # and asks for by default is not understood by many S3-compatible servers.
+        # The signed SHA-256 of every payload is verified by AWS and by Ceph alike; the trailing CRC of
+        # boto3's defaults is not understood by many S3-compatible servers.
         s3={"payload_signing_enabled": True},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
@@ -88,7 +95,8 @@ def _client(
     # boto3 itself reads only AWS_DEFAULT_REGION.
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     try:
-        return boto3.session.Session().client("s3", region_name=region, config=config)
+        with typed_s3_errors("the S3 client"):
+            return boto3.session.Session().client("s3", region_name=region, config=config)
     except ValueError as error:
         raise ConfigError(
             f"the S3 client cannot be made: {error}", "a URL such as http://host:port in AWS_ENDPOINT_URL"

@@ -1,4 +1,4 @@
-"""Reading one object of an S3 store: bodies that break off are resumed, large objects come in parallel parts."""
+"""Reading one object of an S3 store: bodies that break off are resumed, large objects come in parts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DIGEST = "sha256"
 
 @dataclass(frozen=True)
 class Reading:
-    """Bytes of one version of an object, its etag, and its digest as its writer noted it (None: it did not)."""
+    """Bytes of one version of an object, its etag, and its digest where its writer noted it."""
 
     data: bytearray
     etag: str
@@ -52,10 +52,10 @@ class ObjectReader:
     attempts: int
 
     def read(self, start: int = 0, length: int | None = None, etag: str | None = None) -> Reading:
-        """``length`` bytes (None: all) from offset ``start``, of the version ``etag`` (None: the present one).
+        """``length`` bytes (None: all) from offset ``start``, of version ``etag`` (None: the present one).
 
         A body that stalls, breaks off or is reset is resumed where it stopped, from the same version. Raises
-        StoreError after the last attempt, and IntegrityError where the object is shorter or changes meanwhile.
+        StoreError after the last attempt, IntegrityError where the object is shorter or changes meanwhile.
         """
         buffer: bytearray | None = None
         note: str | None = None
@@ -87,7 +87,7 @@ class ObjectReader:
         )
 
     def parts(self, size_bytes: int, etag: str, part_bytes: int, threads: int) -> Iterator[bytearray]:
-        """The whole object in order, fetched ahead in parts by ``threads`` threads (at most twice as many in memory)."""
+        """The whole object in order, in parts fetched ahead by threads (at most two a thread in memory)."""
         if size_bytes <= part_bytes:
             yield self.read(0, size_bytes, etag).data
             return

@@ -23,7 +23,7 @@ class S3Location(NamedTuple):
 def parse_url(url: str) -> S3Location | Path:
     """The place that ``url`` names; a local one as an absolute path.
 
-    Raises ConfigError for an empty URL, another scheme, a bucket name that S3 does not allow, or ``..`` in a key.
+    Raises ConfigError for an empty URL, another scheme, an invalid bucket name, or ``..`` in a key.
     """
     scheme = _SCHEME.match(url)
     if scheme is None:
@@ -47,7 +47,7 @@ def parse_url(url: str) -> S3Location | Path:
 
 
 def join_url(base: str, *parts: str) -> str:
-    """``base`` and relative ``parts`` with one slash between them. Raises ConfigError for a part that climbs."""
+    """``base`` and ``parts`` with one slash between them. Raises ConfigError for a part that climbs."""
     return "/".join([base.rstrip("/"), *(check_key(part.rstrip("/")) for part in parts)])
 
 
@@ -57,7 +57,7 @@ def join_key(prefix: str, key: str) -> str:
 
 
 def check_key(key: str) -> str:
-    """``key`` itself, if it is relative, ``/``-separated, has no empty, ``.`` or ``..`` part and no control character.
+    """``key`` itself, if it is a relative path without empty, ``.`` or ``..`` parts and control characters.
 
     Raises ConfigError otherwise, and for more than S3's 1,024 bytes.
     """

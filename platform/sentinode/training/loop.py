@@ -1,17 +1,18 @@
-"""The training loop: plain PyTorch. Who starts the ranks and joins them in a process group is not its concern."""
+"""The training loop: plain PyTorch. Who starts the ranks and joins them in a process group is not its
+concern.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
-from torchmetrics import MeanMetric
 
 from sentinode.data.augment import augment
 from sentinode.data.loader import Batch
@@ -21,7 +22,7 @@ from sentinode.models.preprocess import Preprocess
 from sentinode.storage import Store
 from sentinode.training.config import Recipe
 from sentinode.training.feeds import Feeds
-from sentinode.training.metrics import EpochRecord, ValidMetrics
+from sentinode.training.metrics import EpochRecord, ValidMetrics, mean_metric
 from sentinode.training.optim import build_optimizer, build_schedule, use_bf16
 from sentinode.training.state import (
     TrainingState,
@@ -39,16 +40,17 @@ class RankContext:
 
     rank: int = 0
     world_size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     report: Callable[[EpochRecord], None] | None = None
     """Called on every rank after each epoch."""
 
 
 def run_training(recipe: Recipe, feeds: Feeds, store: Store, context: RankContext) -> TrainingState:
-    """Train until the recipe's last epoch, resuming from the run's checkpoint in ``store`` where there is one.
+    """Train until the recipe's last epoch, resuming from the run's checkpoint in ``store`` where there is
+    one.
 
-    Rank 0 writes metrics.jsonl, checkpoints and, at the end, the weights of the best validation AUROC. On CPUs, the same
-    recipe, data and number of ranks give the same weights, interrupted or not.
+    Rank 0 writes metrics.jsonl, checkpoints and, at the end, the weights of the best validation AUROC. On
+    CPUs, the same recipe, data and number of ranks give the same weights, interrupted or not.
     Raises TrainingError where the loss is not finite, on every rank alike.
     """
     state = _start(recipe, context)
@@ -100,8 +102,8 @@ class _Learner:
         began = time.perf_counter()
         waits = _Timer()
         loss_sum, steps = self._train(waits.over(feeds.train(done)), done)
-        mean = MeanMetric().to(self.context.device)
-        mean.update(loss_sum / max(steps, 1), weight=steps)
+        mean = mean_metric(self.context.device)
+        mean.update(loss_sum / max(steps, 1))
         train_loss = float(mean.compute())
         trained = time.perf_counter()
         self._check(train_loss, done + 1, lr, "training")
@@ -131,7 +133,11 @@ class _Learner:
             labels_B = batch.labels_B.to(device, non_blocking=True)
             with torch.no_grad():
                 images_BCHW = augment(
-                    self.preprocess.fit(images_BHWC), self.recipe.augment, config.seed, epoch, batch.sample_ids_B
+                    self.preprocess.fit(images_BHWC),
+                    self.recipe.augment,
+                    config.seed,
+                    epoch,
+                    batch.sample_ids_B,
                 )
                 images_BCHW = self._in_memory_order(self.preprocess.normalise(images_BCHW))
             with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
@@ -158,7 +164,8 @@ class _Learner:
         return metrics.compute()
 
     def _in_memory_order(self, images_BCHW: Tensor) -> Tensor:
-        # Images only: the convolutions follow their order, while weights and optimiser state stay plainly contiguous.
+        # Images only: the convolutions follow their order, while weights and optimiser state stay plainly
+        # contiguous.
         order = torch.channels_last if self.recipe.train.channels_last else torch.contiguous_format
         return images_BCHW.contiguous(memory_format=order)
 

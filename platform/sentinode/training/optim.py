@@ -76,6 +76,6 @@ def use_bf16(config: TrainConfig, device: torch.device) -> bool:
     if config.precision != "auto":
         return config.precision == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Without AVX512-BF16 or AMX a CPU emulates bfloat16, which is slower than float32.
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,8 +1,8 @@
 """The state of a run between two epochs, and its checkpoints in the store.
 
 A checkpoint is one safetensors file: tensors, and the rest as JSON in its header; nothing is ever unpickled.
-``checkpoints/last.json`` names the newest one with its checksum and is written after it, so a kill at any moment leaves
-the former checkpoint in force.
+``checkpoints/last.json`` names the newest one with its checksum and is written after it, so a kill at any
+moment leaves the former checkpoint in force.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class CheckpointPointer(Record):
 class TrainingState:
     """Everything that the next epoch depends on.
 
-    Random generators are not part of it: they are seeded anew each epoch from (seed, epoch, rank), so a resumed run
-    draws what the uninterrupted one would have drawn, on every rank.
+    Random generators are not part of it: they are seeded anew each epoch from (seed, epoch, rank), so a
+    resumed run draws what the uninterrupted one would have drawn, on every rank.
     """
 
     net: nn.Module
@@ -69,7 +69,9 @@ class TrainingState:
         """Note an epoch; keeps a copy of the weights where it is the best so far."""
         self.history.append(record)
         if self.best is record:
-            self.best_weights = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
+            self.best_weights = {
+                name: value.detach().clone() for name, value in self.net.state_dict().items()
+            }
 
     def is_over(self, recipe: Recipe) -> bool:
         """Whether all epochs are done, or none got better for ``early_stop_patience`` of them."""
@@ -190,10 +192,13 @@ def _download(store: Store, key: str, sha256: str | None) -> tuple[dict[str, Ten
         store.download(key, path, sha256=sha256)
         try:
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+                names = file.keys()
+                return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
         except SafetensorError as error:
             raise TrainingError(
-                f"{store.locate(key)} is not a safetensors file ({error})", "", "train the run anew under a new name"
+                f"{store.locate(key)} is not a safetensors file ({error})",
+                "",
+                "train the run anew under a new name",
             ) from error
 
 

@@ -47,7 +47,8 @@ class BadImage:
 
 @dataclass(frozen=True)
 class Column:
-    """A categorical column over the N patches of a listing: ``names[codes[i]]``, unknown where the code is -1."""
+    """A categorical column over the N patches of a listing: ``names[codes[i]]``, unknown where the code is
+    -1."""
 
     names: tuple[str, ...]
     codes: npt.NDArray[np.int32]
@@ -74,9 +75,9 @@ class Column:
 class Listing:
     """All N patches of a source as columns, without any decoding.
 
-    ``labels`` int8 (0, 1, or -1 unlabelled), ``splits`` int8 (place in SPLITS, or -1 where the source leaves it
-    open), ``sizes`` int64 (bytes of the file that holds the patch). ``bad`` are patches known to be unusable before
-    any is opened (a file that a table names and that is not there).
+    ``labels`` int8 (0, 1, or -1 unlabelled), ``splits`` int8 (place in SPLITS, or -1 where the source leaves
+    it open), ``sizes`` int64 (bytes of the file that holds the patch). ``bad`` are patches known to be
+    unusable before any is opened (a file that a table names and that is not there).
     """
 
     refs: Sequence[str]
@@ -92,20 +93,21 @@ class Listing:
     def __len__(self) -> int:
         return len(self.refs)
 
-    def items(self, indices: Iterable[int]) -> list[SourceItem]:
-        """The patches at ``indices``, in that order."""
-        return [self._item(i) for i in indices]
-
-    def _item(self, i: int) -> SourceItem:
-        label = int(self.labels[i])
-        return SourceItem(
-            i,
-            self.refs[i],
-            None if label == UNKNOWN else label,
-            self.slides[i],
-            self.centres[i],
-            self.patients[i],
-        )
+    def items(self, indices: Iterable[int], labels: npt.NDArray[np.int8] | None = None) -> list[SourceItem]:
+        """The patches at ``indices``, in that order; ``labels`` int8 [N] where more is known than the listing
+        says."""
+        label_of = self.labels if labels is None else labels
+        return [
+            SourceItem(
+                index=i,
+                ref=self.refs[i],
+                label=None if label_of[i] == UNKNOWN else int(label_of[i]),
+                slide=self.slides[i],
+                centre=self.centres[i],
+                patient=self.patients[i],
+            )
+            for i in indices
+        ]
 
     def digest(self) -> str:
         """SHA-256 over every column (names, sizes, labels, splits, slides): equal listings, equal digests."""

@@ -59,8 +59,8 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class FolderSource:
-    """A folder of classes, or of splits of classes. ``positive_class`` names the folder of tumour patches, all others
-    being negative; without it the usual names (0 and 1, normal and tumor, ...) are recognised."""
+    """A folder of classes, or of splits of classes. ``positive_class`` names the folder of tumour patches,
+    all others being negative; without it the usual names (0 and 1, normal and tumor, ...) are recognised."""
 
     folder: Path
     positive_class: str | None = None
@@ -68,7 +68,8 @@ class FolderSource:
 
     @staticmethod
     def matches(folder: Path) -> bool:
-        """Whether ``folder`` looks like this layout: sub-folders, directly or within splits, that hold images."""
+        """Whether ``folder`` looks like this layout: sub-folders, directly or within splits, that hold
+        images."""
         groups = [g for d in _folders(folder) for g in (_folders(d) if _split_of(d) else [d])]
         return any(_holds_image(group) for group in groups)
 
@@ -84,9 +85,12 @@ class FolderSource:
         bad: dict[int, str] = {}
         for split, folder, label in self._classes():
             for path, size in _files(folder):
+                ref = _ref(path, self.folder)
                 if path.suffix.lower() not in SUFFIXES:
                     bad[len(refs)] = f"a {path.suffix or 'suffixless'} file among images"
-                refs.append(path.relative_to(self.folder).as_posix())
+                elif not (self.folder / ref).exists():
+                    bad[len(refs)] = "a broken link, or its name is not UTF-8"
+                refs.append(ref)
                 sizes.append(size)
                 labels.append(label)
                 splits.append(UNKNOWN if split is None else SPLITS.index(split))
@@ -131,11 +135,13 @@ class FolderSource:
             ]
             if stray:
                 raise SourceError(
-                    f"{len(stray)} images lie outside of any class, such as {_place(folder, self.folder)}{min(stray)}",
+                    f"{len(stray)} images lie outside of any class, "
+                    f"such as {_ref(folder / min(stray), self.folder)}",
                     "each image in the folder of its class",
                     "move them into class folders, or away",
                 )
-        found = [(split, c) for split, d in parts for c in _folders(d)] or [(None, d) for d in rest]
+        found: list[tuple[Split | None, Path]] = [(split, c) for split, d in parts for c in _folders(d)]
+        found = found or [(None, d) for d in rest]
         label_of = self._labels({c.name for _, c in found})
         return [(split, c, label_of[c.name]) for split, c in found]
 
@@ -192,5 +198,8 @@ def _names(folders: Iterable[Path]) -> str:
     return ", ".join(d.name for d in list(folders)[:_SHOWN])
 
 
-def _place(folder: Path, root: Path) -> str:
-    return "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+def _ref(path: Path, root: Path) -> str:
+    """Relative to the source, and always text: bytes that are not UTF-8 are escaped."""
+    return (
+        path.relative_to(root).as_posix().encode(errors="surrogateescape").decode(errors="backslashreplace")
+    )

@@ -1,8 +1,9 @@
 """Random access to the patches of an HDF5 file without HDF5's per-read cost.
 
-PCam's ``x`` is one array [N, 96, 96, 3]. Where its rows lie uncompressed and whole in the file, each has a byte offset
-and is read by one ``pread``. Otherwise (gzip chunks, or the whole file gzipped) the array is unpacked once per node, in
-contiguous blocks in file order, into a raw scratch file; a row's offset is then its number times its size.
+PCam's ``x`` is one array [N, 96, 96, 3]. Where its rows lie uncompressed and whole in the file, each has a
+byte offset and is read by one ``pread``. Otherwise (gzip chunks, or the whole file gzipped) the array is
+unpacked once per node, in contiguous blocks in file order, into a raw scratch file; a row's offset is then
+its number times its size.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def open_h5(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def gunzipped(path: Path) -> Iterator[Path]:
-    """``path`` itself, or for ``.gz`` a temporary decompressed copy. Raises SourceError where it is damaged."""
+    """``path`` itself, or for ``.gz`` a temporary decompressed copy. Raises SourceError where it is
+    damaged."""
     if path.suffix != ".gz":
         yield path
         return
@@ -136,7 +138,8 @@ def _offsets(x: Any) -> npt.NDArray[np.int64] | None:
 
 
 def _scratch(path: Path) -> Path:
-    """The node-local place of ``path``'s raw patches; another size or date of ``path`` gives another place."""
+    """The node-local place of ``path``'s raw patches; another size or date of ``path`` gives another
+    place."""
     stat = path.stat()
     name = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:24]
     return Path(tempfile.gettempdir(), f"sentinode-unpacked-{os.getuid()}", f"{name}.raw")
@@ -158,7 +161,7 @@ def _copy_rows(x: Any, raw: Path, path: Path) -> None:
     try:
         with part.open("wb") as out:
             for start in range(0, x.shape[0], _BLOCK_ROWS):
-                out.write(np.ascontiguousarray(x[start : start + _BLOCK_ROWS]))
+                out.write(np.ascontiguousarray(x[start : start + _BLOCK_ROWS]).data)
         part.replace(raw)
     except OSError as error:
         if error.errno is None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from sentinode.data.sources.base import BadImage, Pixels
@@ -19,8 +20,9 @@ _FORMATS: Final = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
 def decode_image(path: Path) -> Pixels | BadImage:
     """Pixels of an 8-bit RGB image of 96x96; everything else is a BadImage with the reason.
 
-    Size, mode and depth are checked from the header, before any pixel is decoded, so that a decompression bomb costs
-    nothing. Grey, palette, alpha and 16-bit images are refused: turning them into RGB would be a guess.
+    Size, mode and depth are checked from the header, before any pixel is decoded, so that a decompression
+    bomb costs nothing. Grey, palette, alpha and 16-bit images are refused: turning them into RGB would be a
+    guess.
     """
     try:
         if path.stat().st_size == 0:
@@ -49,12 +51,12 @@ def _bits(image: Image.Image) -> int:
     """Bits of a channel as stored: Pillow reads 16-bit RGB files as if they were 8-bit."""
     if isinstance(image, TiffImageFile):
         return int(max(image.tag_v2.get(BITSPERSAMPLE, (1,))))
-    arguments = str(image.tile[0][3]) if image.tile else ""
+    arguments = str(image.tile[0].args) if isinstance(image, ImageFile) and image.tile else ""
     return 16 if ";16" in arguments or image.mode.startswith("I") else 8
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return f"not one of {', '.join(_FORMATS)}"
     # Pillow's texts name the machine's path; a reason must not.
     text = str(error).split("'")[0].strip(" :") or "cannot be decoded"

@@ -1,6 +1,7 @@
 """Kaggle "Histopathologic Cancer Detection": ``train_labels.csv``, ``train/<id>.tif``, ``test/<id>.tif``.
 
-An id is the SHA-1 of the patch's raw RGB bytes. ``patch_id_wsi_full.csv`` (``id,wsi``, made by the community) adds slides.
+An id is the SHA-1 of the patch's raw RGB bytes. ``patch_id_wsi_full.csv`` (``id,wsi``, made by the community)
+adds slides.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class KaggleSource:
     def listing(self) -> Listing:
         """Labelled patches in the order of the table, then the test folder by name.
 
-        Raises SourceError for a broken table, and for images in ``train/`` that the table does not name. A named image
-        that is not there is a bad image of the listing.
+        Raises SourceError for a broken table, and for images in ``train/`` that the table does not name. A
+        named image that is not there is a bad image of the listing.
         """
         path = self.folder / LABELS
         table = read_table(path, ("id", "label"))
@@ -65,7 +66,8 @@ class KaggleSource:
         strangers = sorted(train.keys() - set(ids))
         if strangers:
             raise SourceError(
-                f"train/ holds {len(strangers)} images that {LABELS} does not name: {', '.join(strangers[:_SHOWN])}",
+                f"train/ holds {len(strangers)} images that {LABELS} does not name, "
+                f"such as {', '.join(strangers[:_SHOWN])}",
                 "a label for each image in train/",
                 f"add them to {LABELS}, or move them to test/",
             )

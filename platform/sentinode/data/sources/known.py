@@ -1,4 +1,5 @@
-"""Patches of the public data sets that are known to be odd. They are kept and flagged, never deleted silently."""
+"""Patches of the public data sets that are known to be odd. They are kept and flagged, never deleted
+silently."""
 
 from __future__ import annotations
 

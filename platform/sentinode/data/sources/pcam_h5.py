@@ -1,7 +1,7 @@
 """PatchCamelyon's HDF5 files: ``camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5`` (or ``.h5.gz``).
 
-Any subset of the splits may be there. ``..._meta.csv`` adds slides; ``..._mask.h5`` is not needed. The names of a community
-mirror (``training_split.h5``, sub-folders ``Labels`` and ``Metadata``) are understood as well.
+Any subset of the splits may be there. ``..._meta.csv`` adds slides; ``..._mask.h5`` is not needed. The names
+of a community mirror (``training_split.h5``, sub-folders ``Labels`` and ``Metadata``) are understood as well.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class PcamSource:
     def listing(self) -> Listing:
         """All rows of train, valid, test, in this order.
 
-        Raises SourceError where an array is missing, damaged, or of another shape, type or length than its partners.
+        Raises SourceError where an array is missing, damaged, or of another shape, type or length than its
+        partners.
         """
         refs: list[str] = []
         sizes, labels, splits = [], [], []
@@ -88,11 +89,11 @@ class PcamSource:
         """Read ``items`` file by file, each in file order."""
         by_file: dict[str, dict[int, SourceItem]] = {}
         for item in items:
-            name, _, row = item.ref.rpartition("#")
-            by_file.setdefault(name, {})[int(row)] = item
-        for name, wanted in by_file.items():
-            for row, pixels in open_rows(self.folder / name).read(wanted):
-                yield wanted[row], pixels
+            name, _, number = item.ref.rpartition("#")
+            by_file.setdefault(name, {})[int(number)] = item
+        for name, item_of in by_file.items():
+            for row, pixels in open_rows(self.folder / name).read(item_of):
+                yield item_of[row], pixels
 
     def promised_key(self, item: SourceItem) -> str | None:
         """PCam promises nothing."""
@@ -106,7 +107,8 @@ class PcamSource:
 
 
 def find_files(folder: Path) -> Files:
-    """PCam's files below ``folder`` by split (in the order of SPLITS) and part; a plain ``.h5`` goes before ``.h5.gz``.
+    """PCam's files below ``folder`` by split (in the order of SPLITS) and part; a plain ``.h5`` goes before
+    ``.h5.gz``.
 
     Raises SourceError where two files claim the same place.
     """
@@ -156,7 +158,8 @@ def _read_labels(path: Path) -> npt.NDArray[np.int8]:
 
 
 def _read_slides(path: Path | None, labels: npt.NDArray[np.int8]) -> tuple[list[str | None], list[str]]:
-    """Slide of each row, and warnings. Raises SourceError where the table has another length than the arrays."""
+    """Slide of each row, and warnings. Raises SourceError where the table has another length than the
+    arrays."""
     if path is None:
         return [None] * len(labels), []
     table = read_table(path, ("wsi", "center_tumor_patch"))

@@ -14,8 +14,8 @@ from sentinode.data.synthetic import SyntheticConfig, slide_of, synthetic_patche
 
 @dataclass(frozen=True)
 class SyntheticSource:
-    """``config.patches`` patches of ``config.slides`` slides. Labels follow PCam's rule and are known once a patch is
-    made, so the listing leaves them open and ``read`` fills them in."""
+    """``config.patches`` patches of ``config.slides`` slides. Labels follow PCam's rule and are known once a
+    patch is made, so the listing leaves them open and ``read`` fills them in."""
 
     config: SyntheticConfig
     kind: str = "synthetic"

@@ -1,0 +1,145 @@
+"""``sentinode promote``: an evaluated run becomes a sealed bundle, and an alias moves to it."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sentinode.bundle.bundle import seal
+from sentinode.bundle.card import Card, OperatingPoint, Provenance
+from sentinode.bundle.golden import Golden
+from sentinode.bundle.registry import set_alias
+from sentinode.commands.evaluate import REPORT_JSON
+from sentinode.config import Frozen
+from sentinode.data.manifest import Manifest, load_manifest
+from sentinode.data.pixels import read_pixels
+from sentinode.errors import ConfigError, ObjectNotFoundError
+from sentinode.evaluation.predictions import Predictions
+from sentinode.evaluation.records import EvaluationReport, SplitResult
+from sentinode.experiment import RunRecord, load_detector
+from sentinode.models.export import export_onnx
+from sentinode.schema import Split
+from sentinode.storage import Store, open_store
+from sentinode.training.state import WEIGHTS_KEY
+
+log = logging.getLogger(__name__)
+GOLDEN_PATCHES = 16
+
+
+class PromoteCommand(Frozen):
+    """Seal an evaluated run as an immutable bundle and move an alias to it."""
+
+    run: str
+    """URL of an evaluated run."""
+    registry: str
+    """URL of the registry: s3://bucket/prefix or a folder."""
+    name: str | None = None
+    """Name on the card; by default model family and data set."""
+    alias: str | None = "candidate"
+    """Alias to move to the bundle; none moves nothing."""
+    licence: str = "Apache-2.0"
+    """Licence of the weights, as the card states it."""
+
+
+FLAGS = PromoteCommand
+
+
+def run(config: PromoteCommand) -> int:
+    """Seal and say the digest."""
+    digest = promote(config)
+    log.info("bundle %s in %s", digest, config.registry)
+    if config.alias:
+        log.info("alias %s now names it", config.alias)
+    return 0
+
+
+def promote(config: PromoteCommand) -> str:
+    """Seal the run's detector with its evaluation; returns the bundle's digest.
+
+    Raises ConfigError where the run has not finished or was not evaluated, BundleError where the exported graph does
+    not reproduce PyTorch's probabilities on the golden patches.
+    """
+    store = open_store(config.run)
+    record, detector = load_detector(config.run)
+    report = _report(store)
+    manifest, data = load_manifest(record.experiment.data)
+    record.check_data(manifest)
+    card = _card(config, record, manifest, report)
+    images_BHWC = _golden_images(store, manifest, data)
+    with torch.inference_mode():
+        logits_B = detector(torch.from_numpy(images_BHWC)).numpy()
+    golden = Golden.of(images_BHWC, logits_B, card.calibration)
+    with tempfile.TemporaryDirectory(prefix="sentinode-seal-") as folder:
+        onnx, weights = Path(folder, "model.onnx"), Path(folder, "model.safetensors")
+        export_onnx(detector, onnx)
+        store.download(WEIGHTS_KEY, weights)
+        registry = open_store(config.registry)
+        digest = seal(registry, card, onnx_path=onnx, safetensors_path=weights, golden=golden)
+    if config.alias:
+        set_alias(registry, config.alias, digest)
+    return digest
+
+
+def _report(store: Store) -> EvaluationReport:
+    try:
+        return EvaluationReport.from_json(store.get(REPORT_JSON), store.locate(REPORT_JSON))
+    except ObjectNotFoundError as error:
+        raise ConfigError(
+            f"the run {store.url} was not evaluated", "a report.json", f"sentinode evaluate --run {store.url}"
+        ) from error
+
+
+def _card(config: PromoteCommand, record: RunRecord, manifest: Manifest, report: EvaluationReport) -> Card:
+    experiment = record.experiment
+    points = tuple(
+        OperatingPoint(
+            name=point.name,
+            threshold=point.threshold,
+            chosen_by=point.chosen_by,
+            sensitivity=point.valid_sensitivity,
+            specificity=point.valid_specificity,
+        )
+        for point in report.operating_points
+    )
+    splits = {"valid": report.valid} | ({"test": report.test} if report.test else {})
+    return Card(
+        name=config.name or f"{experiment.model.family}-{manifest.dataset}",
+        patch_px=manifest.patch_px,
+        mpp_um_px=manifest.mpp_um_px,
+        preprocess=experiment.preprocess.model_dump(mode="json"),
+        operating_points=points,
+        default_operating_point=report.config.operating_point,
+        training=Provenance(
+            dataset=manifest.dataset,
+            manifest_digest=record.manifest_digest,
+            run_name=experiment.name,
+            run_url=experiment.run,
+            code_commit=record.code_commit,
+            versions=record.versions,
+        ),
+        metrics={name: _figures(result) for name, result in splits.items()},
+        licence=config.licence,
+        golden_computed_by=f"PyTorch {torch.__version__} (CPU, float32)",
+    )
+
+
+def _figures(result: SplitResult) -> dict[str, list[float | None]]:
+    """Measure -> value and interval."""
+    rows = result.measures | {
+        f"{point}/{name}": estimate
+        for point, found in result.points.items()
+        for name, estimate in found.measures.items()
+    }
+    return {name: [e.value, e.low, e.high] for name, e in rows.items()}
+
+
+def _golden_images(store: Store, manifest: Manifest, data: Store) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Validation patches spread evenly over the range of scores, the lowest and the highest included."""
+    valid = Predictions.read(store, f"predictions/{Split.VALID.value}.parquet")
+    order = np.argsort(valid.logits, kind="stable")
+    picks = np.unique(np.linspace(0, len(order) - 1, GOLDEN_PATCHES).round().astype(np.int64))
+    return read_pixels(manifest, data, Split.VALID, order[picks])

@@ -1,0 +1,59 @@
+"""``sentinode serve``: a bundle answers over HTTP until interrupted."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+
+from pydantic import Field
+
+from sentinode.bundle.registry import resolve
+from sentinode.config import Frozen
+from sentinode.distributed.cluster import ray_session
+from sentinode.serving.args import ServeArgs
+from sentinode.serving.local import LocalEndpoint
+from sentinode.storage import open_store
+
+log = logging.getLogger(__name__)
+
+
+class ServeCommand(Frozen):
+    """Serve a bundle on this machine's loopback. On a cluster: serve/config.yaml with `serve deploy`."""
+
+    registry: str
+    """URL of the registry that holds the bundle."""
+    bundle: str
+    """Digest of the bundle, or an alias: it is resolved once, at the start."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port on 127.0.0.1; 0 takes a free one."""
+    operating_point: str | None = None
+    """Threshold of the verdict; the card's default where it is not given."""
+    num_replicas: int = Field(default=1, ge=1)
+    """Copies of the model, each a process of its own."""
+
+    def args(self) -> ServeArgs:
+        """The endpoint's settings, with the alias resolved to a digest."""
+        digest = resolve(open_store(self.registry), self.bundle)
+        return ServeArgs(
+            registry=self.registry,
+            bundle=digest,
+            operating_point=self.operating_point,
+            num_replicas=self.num_replicas,
+        )
+
+
+FLAGS = ServeCommand
+
+
+def run(config: ServeCommand) -> int:
+    """Serve until SIGINT or SIGTERM."""
+    args = config.args()
+    over = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: over.set())
+    with ray_session(), LocalEndpoint(args, config.port) as endpoint:
+        log.info("bundle %s answers at %s/v1/predict (research use only)", args.bundle[:12], endpoint.url)
+        over.wait()
+        log.info("stopping")
+    return 0

@@ -1,0 +1,94 @@
+"""``sentinode train``: a data set becomes a run with the weights of its best epoch."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+from sentinode.distributed.cluster import ray_session
+from sentinode.distributed.trainer import ScalingSettings, TrainResult, train
+from sentinode.experiment import Experiment
+from sentinode.logs import ProgressCallback, progress_bars
+from sentinode.recipes import recipe
+from sentinode.training.config import Recipe
+from sentinode.training.metrics import EpochRecord
+
+log = logging.getLogger(__name__)
+
+
+class TrainCommand(Recipe):
+    """Train a recipe on a data set. A killed run resumes when the same command is given again."""
+
+    data: str
+    """URL of the data set's manifest, or of the folder that holds it."""
+    run: str
+    """Where the run is kept: s3://bucket/prefix or a folder."""
+    recipe: str = "seed-cnn"
+    """Named recipe whose settings are the defaults of all others."""
+    scaling: ScalingSettings = ScalingSettings()
+    """Processes and what they run on."""
+    ray_address: str | None = None
+    """Cluster to join; by default RAY_ADDRESS, else a local Ray is started."""
+
+    def experiment(self) -> Experiment:
+        """What is trained, without where it is computed."""
+        chosen = Recipe.model_validate({name: getattr(self, name) for name in Recipe.model_fields})
+        return Experiment.of(chosen, self.data, self.run)
+
+
+FLAGS = TrainCommand
+
+
+def defaults(arguments: Sequence[str]) -> tuple[TrainCommand, list[str]]:
+    """The chosen recipe's settings as defaults of the other flags."""
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--recipe", default="seed-cnn")
+    name = chooser.parse_known_args(list(arguments))[0].recipe
+    base = recipe(name)
+    values = {field: getattr(base, field) for field in Recipe.model_fields}
+    return TrainCommand.model_construct(**values, recipe=name, scaling=ScalingSettings(), ray_address=None), list(arguments)
+
+
+def run(config: TrainCommand) -> int:
+    """Train to the end and say what came of it."""
+    experiment = config.experiment()
+    with ray_session(config.ray_address, config.scaling.num_cpus), progress_bars() as progress:
+        result = train(experiment, config.scaling, epoch_progress(experiment, progress))
+    for line in describe(result):
+        log.info("%s", line)
+    return 0
+
+
+def epoch_progress(experiment: Experiment, progress: ProgressCallback) -> EpochTold:
+    """A callback that moves the bar and logs each epoch's figures."""
+    return EpochTold(experiment.train.epochs, progress)
+
+
+class EpochTold:
+    """Tells of each epoch: one step of the bar, one line of figures."""
+
+    def __init__(self, epochs: int, progress: ProgressCallback) -> None:
+        self._epochs = epochs
+        self._progress = progress
+        progress("train", 0, epochs)
+
+    def __call__(self, record: EpochRecord) -> None:
+        log.info(
+            "epoch %d of %d: loss %.4f, valid AUROC %.4f, %.0f patches/s, waiting for data %.0f %%",
+            record.epoch,
+            self._epochs,
+            record.train_loss,
+            record.valid_auroc,
+            record.patches_per_s,
+            100 * record.wait_fraction,
+        )
+        self._progress("train", record.epoch, self._epochs)
+
+
+def describe(result: TrainResult) -> list[str]:
+    """The result in a few plain lines."""
+    return [
+        f"best of {result.epochs} epochs: number {result.best.epoch}, valid AUROC {result.best.valid_auroc:.4f}",
+        f"{result.patches_per_s:.0f} patches/s; the run is kept at {result.run}",
+    ]

@@ -1,0 +1,106 @@
+"""Give every patch that is kept its split: the source's own, else by slide or patient, else by content
+hash."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sentinode.data.carve import carve_by_content, carve_by_group
+from sentinode.data.ingest_config import IngestConfig
+from sentinode.data.sources.base import SPLITS, UNKNOWN, Listing
+from sentinode.data.split import Indices, Int8s
+from sentinode.errors import LeakError
+from sentinode.schema import Split
+
+log = logging.getLogger(__name__)
+
+Origin = Literal["source", "carved by slide", "carved by content hash"]
+
+SLIDES_NEEDED: Final = 0.9
+"""Share of patches whose slide is known from which on splits are carved by slide; the others stay train."""
+
+_CODE = {split: code for code, split in enumerate(SPLITS)}
+_LEAKS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """``order[split]`` int64: the split's patches in key order, which is a shuffle, as keys are SHA-1."""
+
+    order: dict[Split, Indices]
+    origin: dict[Split, Origin]
+    slides_known: bool
+    warnings: tuple[str, ...]
+
+
+def assign_splits(
+    config: IngestConfig,
+    listing: Listing,
+    keys: npt.NDArray[np.uint8],
+    labels: Int8s,
+    splits: Int8s,
+    kept: Indices,
+) -> Assignment:
+    """Splits of the patches ``kept`` (int64 [K], in key order); ``splits`` int8 [N] is what the source says.
+
+    Raises LeakError where the source puts one slide into two splits, ConfigError where carving is impossible.
+    """
+    codes = splits[kept]
+    slides = listing.slides.codes[kept]
+    labelled = labels[kept] != UNKNOWN
+    origin: dict[Split, Origin] = {SPLITS[code]: "source" for code in np.unique(codes[codes != UNKNOWN])}
+    pool = np.flatnonzero(labelled & np.isin(codes, (UNKNOWN, _CODE[Split.TRAIN])))
+    wanted = {Split.TEST: config.test_fraction, Split.VALID: config.valid_fraction}
+    fractions = {split: share for split, share in wanted.items() if share > 0 and split not in origin}
+    share_known = float((slides[pool] != UNKNOWN).mean()) if len(pool) else 0.0
+    by: Origin = "carved by slide" if share_known >= SLIDES_NEEDED else "carved by content hash"
+    if len(pool):
+        codes[pool] = _CODE[Split.TRAIN]
+        origin.setdefault(Split.TRAIN, by)
+    if len(pool) and fractions:
+        chosen = kept[pool]
+        if by == "carved by slide":
+            patients = listing.patients if (listing.patients.codes[chosen] != UNKNOWN).all() else None
+            groups = patients or listing.slides
+            masks = carve_by_group(
+                groups.codes[chosen], groups.names, labels[chosen], fractions, config.split_seed
+            )
+        else:
+            masks = carve_by_content(keys[chosen], labels[chosen], fractions, config.split_seed)
+        for split, mask in masks.items():
+            codes[pool[mask]] = _CODE[split]
+            origin[split] = by
+    _check_leaks(listing, slides[labelled], codes[labelled])
+    unknown = int((slides[pool] == UNKNOWN).sum())
+    warnings = (
+        [f"{unknown} patches have no slide and stay in train"] if unknown and by == "carved by slide" else []
+    )
+    if unknown and 0 < share_known < SLIDES_NEEDED:
+        warnings = [
+            f"only {share_known:.0%} of the patches have a slide: split by content hash, not by slide"
+        ]
+    return Assignment(
+        order={split: kept[codes == code] for split, code in _CODE.items() if (codes == code).any()},
+        origin=origin,
+        slides_known=bool((slides[labelled] != UNKNOWN).all()) if labelled.any() else False,
+        warnings=tuple(warnings),
+    )
+
+
+def _check_leaks(listing: Listing, slides: npt.NDArray[np.int32], codes: Int8s) -> None:
+    known = slides != UNKNOWN
+    pairs = np.unique(np.stack([slides[known], codes[known].astype(np.int32)]), axis=1)
+    found, sides = np.unique(pairs[0], return_counts=True)
+    leaking = [listing.slides.names[slide] for slide in found[sides > 1]]
+    if leaking:
+        more = f" and {len(leaking) - _LEAKS_SHOWN} more" if len(leaking) > _LEAKS_SHOWN else ""
+        raise LeakError(
+            f"{len(leaking)} slides stand in more than one split: {', '.join(leaking[:_LEAKS_SHOWN])}{more}",
+            "each slide in one split",
+            "mend the source's splits, or split anew by slide with --no-use-source-splits",
+        )

@@ -1,0 +1,107 @@
+"""Augmentation of whole batches on their device, drawn from (seed, epoch, sample id) alone.
+
+Each change is one function of images float32 [B, 3, H, W] in [0, 1] and its parameters for each image,
+without loops over images and without waiting for the device. ``augment`` draws the parameters and applies
+the changes in turn.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from sentinode.config import Frozen
+from sentinode.data.jpeg_loss import jpeg_loss
+from sentinode.data.random_bits import uniform
+from sentinode.data.stain import jitter_stains
+from sentinode.errors import ConfigError
+
+_LARGEST_SHIFT_PX = 8
+
+
+class AugmentConfig(Frozen):
+    """Random changes to training images. Every strength of 0 (False) switches its change off."""
+
+    dihedral: bool = True
+    """One of the eight symmetries of the square, all equally likely."""
+    shift_px: int = Field(default=2, ge=0, le=_LARGEST_SHIFT_PX)
+    """Shift by up to so many pixels each way, edges mirrored. PCam's label asks for tumour in the central
+    32x32, which a shift of a few pixels moves in or out only where tumour just touches that square's
+    border; hence the limit."""
+    brightness: float = Field(default=0.05, ge=0, le=1)
+    """Added to all values: up to so much of full scale, darker or lighter."""
+    contrast: float = Field(default=0.1, ge=0, lt=1)
+    """Distance from the image's mean multiplied by 1 plus or minus up to so much."""
+    hed: float = Field(default=0.05, ge=0, le=1)
+    """Haematoxylin, eosin and residual stain each multiplied by 1 plus or minus up to so much, and shifted
+    by up to so much optical density."""
+    jpeg_loss: int = Field(default=0, ge=0, le=95)
+    """JPEG-like loss at a quality drawn between 100 minus this and 100."""
+
+
+@torch.no_grad()
+def augment(
+    images_BCHW: torch.Tensor, config: AugmentConfig, seed: int, epoch: int, sample_ids_B: torch.Tensor
+) -> torch.Tensor:
+    """Changed copies of ``images_BCHW`` (float32 in [0, 1], square), on the same device.
+
+    ``sample_ids_B`` int64: each image's own randomness. The same (seed, epoch, id) gives the same change in
+    any batch, on any rank. Raises ConfigError for images that are not square or too small for the shift.
+    """
+    height, width = images_BCHW.shape[2:]
+    if height != width or config.shift_px >= height:
+        raise ConfigError(f"images of {height}x{width} pixels", "square ones, larger than the shift")
+    draws = uniform(sample_ids_B.to(images_BCHW.device), 12, "augment", seed, epoch)
+    signed = draws * 2 - 1
+    if config.dihedral:
+        images_BCHW = dihedral(images_BCHW, (draws[:, 0] * 8).long())
+    if config.shift_px:
+        steps = 2 * config.shift_px + 1
+        offsets = (draws[:, 1:3] * steps).long() - config.shift_px
+        images_BCHW = shift(images_BCHW, offsets[:, 0], offsets[:, 1])
+    if config.hed:
+        images_BCHW = jitter_stains(images_BCHW, 1 + config.hed * signed[:, 3:6], config.hed * signed[:, 6:9])
+    if config.brightness or config.contrast:
+        images_BCHW = adjust(
+            images_BCHW, config.brightness * signed[:, 9], 1 + config.contrast * signed[:, 10]
+        )
+    if config.jpeg_loss:
+        images_BCHW = jpeg_loss(images_BCHW, 100 - torch.round(config.jpeg_loss * draws[:, 11]))
+    return images_BCHW
+
+
+def dihedral(images_BCHW: torch.Tensor, code_B: torch.Tensor) -> torch.Tensor:
+    """Symmetry ``code_B`` (int64, 0 to 7) of each square image: bit 2 transposes, then bit 1 flips rows,
+    bit 0 columns.
+    """
+    code = code_B[:, None, None, None]
+    images_BCHW = torch.where(code & 4 != 0, images_BCHW.transpose(2, 3), images_BCHW)
+    images_BCHW = torch.where(code & 2 != 0, images_BCHW.flip(2), images_BCHW)
+    return torch.where(code & 1 != 0, images_BCHW.flip(3), images_BCHW)
+
+
+def shift(images_BCHW: torch.Tensor, rows_B: torch.Tensor, columns_B: torch.Tensor) -> torch.Tensor:
+    """Move each image by whole pixels (int64; positive: down, right). Pixels from outside are mirrored at
+    the edge, the edge pixel not repeated, as numpy's ``reflect``.
+    """
+    batch, channels, height, width = images_BCHW.shape
+    device = images_BCHW.device
+    row_BH = _mirror(torch.arange(height, device=device) - rows_B[:, None], height)
+    column_BW = _mirror(torch.arange(width, device=device) - columns_B[:, None], width)
+    image_B = torch.arange(batch, device=device)[:, None, None, None]
+    channel_C = torch.arange(channels, device=device)[None, :, None, None]
+    return images_BCHW[image_B, channel_C, row_BH[:, None, :, None], column_BW[:, None, None, :]]
+
+
+def adjust(images_BCHW: torch.Tensor, brightness_B: torch.Tensor, contrast_B: torch.Tensor) -> torch.Tensor:
+    """Scale each image's distance from its own mean by ``contrast_B``, add ``brightness_B``, clip to [0,
+    1].
+    """
+    mean_B = images_BCHW.mean(dim=(1, 2, 3))
+    offset_B = mean_B * (1 - contrast_B) + brightness_B
+    scaled = images_BCHW * contrast_B[:, None, None, None] + offset_B[:, None, None, None]
+    return scaled.clamp_(0, 1)
+
+
+def _mirror(index: torch.Tensor, size: int) -> torch.Tensor:
+    return (size - 1) - ((size - 1) - index.abs()).abs()

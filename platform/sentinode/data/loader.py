@@ -1,0 +1,195 @@
+"""Batches of one rank, read ahead in a background thread and handed over to its device.
+
+Legend of array shapes: B batch of this rank, H and W 96 pixels, C red, green, blue.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+
+from sentinode.config import Frozen
+from sentinode.data.cache import ShardCache
+from sentinode.data.columns import read_labels
+from sentinode.data.hand_over import Batch, HandOver, Slot, WaitClock
+from sentinode.data.manifest import Manifest
+from sentinode.data.plan import PADDING, EpochPlan, ShuffleConfig, plan_evaluation, plan_training
+from sentinode.data.prefetch import Prefetcher
+from sentinode.data.resident import ResidentSet
+from sentinode.data.shard_set import ShardSet
+from sentinode.errors import ConfigError
+from sentinode.schema import Split
+from sentinode.storage import Store
+
+__all__ = ["Batch", "LoaderConfig", "PatchLoader"]
+
+Ids = npt.NDArray[np.int64]
+
+
+class LoaderConfig(Frozen):
+    """How a process reads. None of it changes which samples come, or their order."""
+
+    ahead_batches: int = Field(default=2, ge=1)
+    """Batches made ready before they are asked for."""
+    download_threads: int = Field(default=8, ge=1)
+    """Shards downloaded at a time, ahead of need."""
+    decode_threads: int | None = Field(default=None, ge=1)
+    """Threads that decode webp and jpeg shards; default: the cores this process may use."""
+    resident: bool = False
+    """Keep the whole split as uint8 on the device; an error where it does not fit."""
+
+
+class PatchLoader:
+    """The batches of one rank of a split, epoch by epoch.
+
+    ``training``: shuffled, equal full steps, the short last one dropped. Else: manifest order, padded and
+    masked. ``batch_size`` is global, over all ranks. On a CPU the tensors of a batch are reused: they are
+    valid until the next batch is asked for. On a GPU they are new ones, copied from pinned memory on a
+    stream of their own.
+
+    Raises ManifestError where the data set lacks the split, ConfigError for settings that do not go together.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        store: Store,
+        split: Split,
+        *,
+        batch_size: int,
+        training: bool,
+        seed: int = 0,
+        shuffle: ShuffleConfig | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        cache: ShardCache | None = None,
+        device: torch.device | str = "cpu",
+        config: LoaderConfig | None = None,
+    ) -> None:
+        self.config = config or LoaderConfig()
+        self.device = torch.device(device)
+        self.rank, self.world_size = rank, world_size
+        self.batch_size, self.training, self.seed = batch_size, training, seed
+        self.shuffle = shuffle or ShuffleConfig()
+        self._digest = f"{manifest.digest()} {split.value}"
+        self._shards = ShardSet(
+            manifest.of_split(split),
+            cache or ShardCache(store),
+            self.config.decode_threads or _usable_cores(),
+        )
+        self._labels: npt.NDArray[np.int8] | None = None
+        self._resident: ResidentSet | None = None
+        self._clock = WaitClock()
+        if training and self.shuffle.kind == "full" and not self._shards.fits:
+            raise ConfigError(
+                f"the {split.value} split is larger than the node's cache may be",
+                f"at most {self._shards.cache.budget_bytes} bytes, for a full shuffle",
+                "set shuffle kind block, or raise the budget",
+            )
+        self.plan(0).rank_batch_size(world_size)
+
+    @property
+    def samples(self) -> int:
+        """Samples of the split."""
+        return int(self._shards.shard_samples.sum())
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch, equal on all ranks."""
+        return self.plan(0).steps
+
+    @property
+    def wait_fraction(self) -> float:
+        """The share of the latest epoch's time that its consumer waited for data."""
+        return self._clock.fraction
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The plan of an epoch, for all ranks."""
+        if not self.training:
+            return plan_evaluation(self._shards.shard_samples, batch_size=self.batch_size)
+        if self.shuffle.balanced and self._labels is None:
+            self._labels = read_labels(self._shards.records, self._shards.cache)
+        return plan_training(
+            self._shards.shard_samples,
+            digest=self._digest,
+            seed=self.seed,
+            epoch=epoch,
+            batch_size=self.batch_size,
+            shuffle=self.shuffle,
+            labels=self._labels,
+        )
+
+    def epoch(self, epoch: int = 0, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of ``epoch`` (from 0) from ``start_step`` on, which resumes an interrupted epoch.
+
+        Raises StoreError or one of its kinds where a shard cannot be had or is damaged; never yields fewer
+        samples.
+        """
+        plan = self.plan(epoch)
+        if self.config.resident:
+            return self._clock.timed(self._resident_epoch(plan, start_step))
+        return self._clock.timed(self._streamed_epoch(plan, start_step))
+
+    def close(self) -> None:
+        """Let go of shards, threads and device memory."""
+        self._resident = None
+        self._shards.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _streamed_epoch(self, plan: EpochPlan, start_step: int) -> Iterator[Batch]:
+        size = plan.rank_batch_size(self.world_size)
+        hand_over = HandOver(size, self.config.ahead_batches, self.device)
+        prefetcher = self._prefetch(plan, start_step)
+
+        def fill(slots: Iterator[Slot]) -> Iterator[Slot]:
+            for ids_SB in plan.windows(self.rank, self.world_size, start_step):
+                for ids_B, slot in zip(ids_SB, slots, strict=False):
+                    for _ in range(self._read(ids_B, slot)):
+                        prefetcher.used()
+                    yield slot
+
+        try:
+            yield from hand_over.run(fill)
+        finally:
+            prefetcher.close()
+
+    def _read(self, ids_B: Ids, slot: Slot) -> int:
+        slot.sample_ids_B.copy_(torch.from_numpy(ids_B))
+        torch.ne(slot.sample_ids_B, PADDING, out=slot.mask_B)
+        real = int(slot.mask_B.sum())
+        slot.images_BHWC[real:] = 0
+        slot.labels_B[real:] = PADDING
+        # Padding comes last: a rank's part of a step is a contiguous piece of the order.
+        return self._shards.read(ids_B[:real], slot.images_BHWC[:real], slot.labels_B[:real]) if real else 0
+
+    def _prefetch(self, plan: EpochPlan, start_step: int) -> Prefetcher:
+        windows = plan.windows(self.rank, self.world_size, start_step)
+        ahead = None if self._shards.fits else self.config.download_threads
+        records = self._shards.in_order_of_use(windows)
+        threads = 0 if self._shards.cache.in_place else self.config.download_threads
+        return Prefetcher(self._shards.cache, records, threads, ahead)
+
+    def _resident_epoch(self, plan: EpochPlan, start_step: int) -> Iterator[Batch]:
+        if self._resident is None:
+            self._resident = ResidentSet(self._shards, self.device)
+        for ids_SB in plan.windows(self.rank, self.world_size, start_step):
+            for ids_B in ids_SB:
+                yield self._resident.batch(ids_B)
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

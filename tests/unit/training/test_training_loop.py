@@ -1,0 +1,169 @@
+"""The loop on in-memory batches: learning, determinism, resume, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed, multiprocessing
+
+sys.path.insert(0, str(Path(__file__).parent))
+from training_data import MemoryData
+
+from sentinode.errors import IntegrityError, TrainingError
+from sentinode.models.families import ModelConfig, build_model
+from sentinode.storage import open_store
+from sentinode.training.config import Recipe, TrainConfig
+from sentinode.training.loop import RankContext, run_training
+from sentinode.training.metrics import EpochRecord
+from sentinode.training.state import (
+    POINTER_KEY,
+    WEIGHTS_KEY,
+    TrainingState,
+    load_history,
+    load_weights,
+)
+
+ONE = RankContext()
+
+
+def plan(**changes: object) -> Recipe:
+    settings = {"epochs": 4, "batch_size": 16, "lr": 3e-3, "precision": "fp32", **changes}
+    return Recipe(train=TrainConfig.model_validate(settings))
+
+
+def weights(state: TrainingState) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in state.net.state_dict().values()])
+
+
+class StopRun(Exception):  # noqa: N818
+    """Stands for a kill."""
+
+
+def stop_after(epoch: int) -> RankContext:
+    def report(record: EpochRecord) -> None:
+        if record.epoch == epoch:
+            raise StopRun
+
+    return RankContext(report=report)
+
+
+def test_it_learns_and_writes_what_a_run_holds(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    state = run_training(plan(epochs=8), MemoryData().feeds(), store, ONE)
+    assert state.best is not None
+    assert state.best.valid_auroc > 0.95
+    assert state.history[-1].train_loss < state.history[0].train_loss
+    assert load_history(store) == state.history
+    assert [json.loads(line)["epoch"] for line in store.get("metrics.jsonl").splitlines()] == list(
+        range(1, 9)
+    )
+    assert [found.key for found in store.list("checkpoints/")] == [
+        "checkpoints/epoch-0008.safetensors",
+        POINTER_KEY,
+    ]
+    net = build_model(ModelConfig())
+    load_weights(store, net)
+    assert all(torch.equal(value, state.best_weights[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_same_recipe_gives_same_weights(tmp_path: Path, precision: str) -> None:
+    runs = [
+        run_training(
+            plan(precision=precision, seed=seed), MemoryData().feeds(), open_store(str(tmp_path / name)), ONE
+        )
+        for name, seed in (("a", 3), ("b", 3), ("c", 4))
+    ]
+    assert torch.equal(weights(runs[0]), weights(runs[1]))
+    assert not torch.equal(weights(runs[0]), weights(runs[2]))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adam", "schedule": "plateau", "plateau_patience": 0},
+        {"optimizer": "adamw", "schedule": "cosine"},
+        {"optimizer": "sgd", "schedule": "constant"},
+        {"checkpoint_every_epochs": 3},
+    ],
+)
+def test_resumed_equals_uninterrupted(tmp_path: Path, changes: dict[str, object]) -> None:
+    recipe = plan(**changes)
+    whole = run_training(recipe, MemoryData().feeds(), open_store(str(tmp_path / "whole")), ONE)
+    store = open_store(str(tmp_path / "cut"))
+    for epoch in (1, 3):
+        with pytest.raises(StopRun):
+            run_training(recipe, MemoryData().feeds(), store, stop_after(epoch))
+    resumed = run_training(recipe, MemoryData().feeds(), store, ONE)
+    assert torch.equal(weights(whole), weights(resumed))
+    timeless = {"train_s", "valid_s", "patches_per_s", "wait_fraction"}
+    assert [r.model_dump(exclude=timeless) for r in resumed.history] == [
+        r.model_dump(exclude=timeless) for r in whole.history
+    ]
+
+
+def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    with pytest.raises(StopRun):
+        run_training(plan(), MemoryData().feeds(), store, stop_after(2))
+    path = tmp_path / "checkpoints" / "epoch-0002.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match="epoch-0002"):
+        run_training(plan(), MemoryData().feeds(), store, ONE)
+
+
+def test_kill_before_the_pointer_leaves_the_former_checkpoint_in_force(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    with pytest.raises(StopRun):
+        run_training(plan(), MemoryData().feeds(), store, stop_after(2))
+    (tmp_path / "checkpoints" / "epoch-0003.safetensors").write_bytes(b"half a file")
+    state = run_training(plan(), MemoryData().feeds(), store, ONE)
+    assert len(state.history) == 4
+    assert store.stat(WEIGHTS_KEY) is not None
+
+
+def test_divergence_is_a_typed_error(tmp_path: Path) -> None:
+    recipe = plan(optimizer="sgd", lr=1e30)
+    with pytest.raises(TrainingError, match=r"lower train\.lr"):
+        run_training(recipe, MemoryData().feeds(), open_store(str(tmp_path)), ONE)
+
+
+def test_early_stop(tmp_path: Path) -> None:
+    recipe = plan(epochs=50, lr=1e-12, early_stop_patience=2)
+    state = run_training(recipe, MemoryData().feeds(), open_store(str(tmp_path)), ONE)
+    assert state.best is not None
+    assert len(state.history) == state.best.epoch + 2 < 50
+
+
+def test_plateau_lowers_the_rate(tmp_path: Path) -> None:
+    recipe = plan(epochs=6, lr=1e-7, plateau_patience=0, plateau_factor=0.5)
+    state = run_training(recipe, MemoryData().feeds(), open_store(str(tmp_path)), ONE)
+    assert state.history[-1].lr < 1e-7
+
+
+def _rank(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    data = MemoryData(samples=72, rank=rank, world_size=2)
+    state = run_training(plan(), data.feeds(), open_store(f"{folder}/run"), RankContext(rank, 2))
+    torch.save(weights(state), f"{folder}/weights{rank}")
+    distributed.destroy_process_group()
+
+
+def test_two_ranks_agree_and_train_as_one_would(tmp_path: Path) -> None:
+    multiprocessing.spawn(_rank, args=(str(tmp_path),), nprocs=2)
+    ranks = [torch.load(tmp_path / f"weights{rank}", weights_only=True) for rank in (0, 1)]
+    assert torch.equal(ranks[0], ranks[1])
+    two = load_history(open_store(str(tmp_path / "run")))
+    no_dropout = [record.valid_loss for record in two]
+    assert len(two) == 4
+    assert all(0 < loss < 1 for loss in no_dropout)
+    one = run_training(plan(), MemoryData(samples=72).feeds(), open_store(str(tmp_path / "one")), ONE)
+    # Ranks draw their own dropout, so one rank and two are alike, not equal.
+    assert two[-1].valid_loss == pytest.approx(one.history[-1].valid_loss, abs=0.3)
