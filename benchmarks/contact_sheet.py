@@ -1,6 +1,6 @@
 """A contact sheet: synthetic patches beside real ones, so that eyes can judge the synthetic tissue.
 
-    PYTHONPATH=platform python benchmarks/contact_sheet.py --data ../shared/data/kaggle --out benchmarks/out/contact_sheet.png
+    PYTHONPATH=platform python benchmarks/contact_sheet.py --data ../shared/data/kaggle
 
 Rows, from the top: synthetic and real negatives by turns, then synthetic and real positives by turns.
 """
@@ -25,12 +25,14 @@ _Pixels = NDArray[np.uint8]
 
 
 def real_patches(folder: Path, label: int, count: int, seed: int) -> list[_Pixels]:
-    """``count`` random patches of ``label`` from a folder in Kaggle's layout or one with ``labels.csv`` (file,label)."""
+    """``count`` random patches of ``label`` from Kaggle's layout or a folder with ``labels.csv`` (file,label)."""
     kaggle = folder / "train_labels.csv"
     with (kaggle if kaggle.exists() else folder / "labels.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if int(row["label"]) == label]
     chosen = np.random.default_rng(seed).choice(len(rows), count, replace=False)
-    paths = [folder / (rows[i]["file"] if "file" in rows[i] else f"train/{rows[i]['id']}.tif") for i in chosen]
+    paths = [
+        folder / (rows[i]["file"] if "file" in rows[i] else f"train/{rows[i]['id']}.tif") for i in chosen
+    ]
     return [np.asarray(Image.open(path).convert("RGB")) for path in paths]
 
 
@@ -55,20 +57,26 @@ def contact_sheet(rows: Iterable[tuple[str, list[_Pixels]]], zoom: int) -> Image
         ImageDraw.Draw(label).text((4, 3), title, fill="black")
         sheet.paste(label.rotate(90, expand=True), (0, i * pitch))
         for j, pixels in enumerate(patches):
-            tile = Image.fromarray(pixels).resize((PATCH_PX * zoom, PATCH_PX * zoom), Image.Resampling.BICUBIC)
+            tile = Image.fromarray(pixels).resize(
+                (PATCH_PX * zoom, PATCH_PX * zoom), Image.Resampling.BICUBIC
+            )
             sheet.paste(tile, (_MARGIN_PX + j * pitch, i * pitch))
     return sheet
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, help="real patches; without it the sheet is synthetic only")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/contact_sheet.png"))
     parser.add_argument("--columns", type=int, default=10)
     parser.add_argument("--rows", type=int, default=2, help="rows of each class and origin")
     parser.add_argument("--zoom", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--colours", type=int, default=256, help="palette of the PNG (small file); 0 keeps all")
+    parser.add_argument(
+        "--colours", type=int, default=256, help="palette of the PNG (small file); 0 keeps all"
+    )
     args = parser.parse_args()
     count = args.columns * args.rows
     lines: list[tuple[str, list[_Pixels]]] = []

@@ -1,7 +1,6 @@
-"""The endpoint's builder, for Ray Serve.
+"""The endpoint's builder, for Ray Serve. ``serve/config.yaml`` shows the arguments; from the command line:
 
-PYTHONPATH=platform serve run --app-dir serve app:build registry=<url> bundle=<digest>
-PYTHONPATH=platform serve deploy serve/config.yaml
+$ PYTHONPATH=platform serve run --app-dir serve app:build registry=<url> bundle=<digest>
 """
 
 from sentinode.serving.application import build

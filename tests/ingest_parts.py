@@ -36,7 +36,9 @@ def write_kaggle(folder: Path, patches: Patches, labels: Sequence[int], unlabell
     return ids
 
 
-def write_classes(folder: Path, patches: Patches, labels: Sequence[int], names: Sequence[str] = ("0", "1")) -> list[Path]:
+def write_classes(
+    folder: Path, patches: Patches, labels: Sequence[int], names: Sequence[str] = ("0", "1")
+) -> list[Path]:
     """``<class>/<number>.png``; returns the paths."""
     paths = []
     for i, (patch, label) in enumerate(zip(patches, labels, strict=True)):
@@ -64,5 +66,7 @@ def write_pcam(
         file["y"] = np.array(labels, np.uint8).reshape(-1, 1, 1, 1)
     if slides:
         head = ",coord_y,coord_x,tumor_patch,center_tumor_patch,wsi"
-        rows = [f"{i},0,0,{bool(x)},{bool(x)},{s}" for i, (x, s) in enumerate(zip(labels, slides, strict=True))]
+        rows = [
+            f"{i},0,0,{bool(x)},{bool(x)},{s}" for i, (x, s) in enumerate(zip(labels, slides, strict=True))
+        ]
         Path(f"{stem}_meta.csv").write_text("\n".join([head, *rows]) + "\n")

@@ -118,4 +118,6 @@ def test_import_does_no_work_and_needs_no_heavy_package() -> None:
         "heavy = {'torch', 'ray', 'wandb', 'matplotlib', 'h5py'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(ROOT / "platform"), "PATH": ""})
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(ROOT / "platform"), "PATH": ""}
+    )

@@ -56,7 +56,9 @@ def run_step(name: str, arguments: Sequence[str]) -> int:
     configure_logging()
     try:
         if name not in COMMANDS:
-            raise ConfigError(f"unknown command {name!r}", f"one of {', '.join(COMMANDS)}", "see sentinode --help")
+            raise ConfigError(
+                f"unknown command {name!r}", f"one of {', '.join(COMMANDS)}", "see sentinode --help"
+            )
         step = importlib.import_module(f"sentinode.commands.{name}")
         defaults, rest = step.defaults(arguments) if hasattr(step, "defaults") else (None, list(arguments))
         config, dry_run = parse(step.FLAGS, name, rest, defaults)
@@ -67,24 +69,28 @@ def run_step(name: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; the same command resumes where it can")
         return INTERRUPTED
-    except ValidationError as error:
-        return _fail(ConfigError(summarise(error), remedy=f"see sentinode {name} --help"))
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "sentinode":
             raise
         return _fail(
-            ConfigError(f"the package {error.name} is not installed", remedy="pip install 'sentinode[train,serve]'")
+            ConfigError(
+                f"the package {error.name} is not installed", remedy="pip install 'sentinode[train,serve]'"
+            )
         )
     except SentinodeError as error:
         return _fail(error)
 
 
-def parse(
-    flags: type[T], name: str, arguments: Sequence[str], defaults: T | None = None
-) -> tuple[T, bool]:
-    """Turn ``arguments`` into the frozen model ``flags``; also whether ``--dry-run`` was given."""
-    switch = (Annotated[bool, Field(description="Print the resolved configuration and stop.")], False)
-    extended: Any = create_model(f"{flags.__name__}Flags", __base__=flags, __doc__=flags.__doc__, dry_run=switch)
+def parse(flags: type[T], name: str, arguments: Sequence[str], defaults: T | None = None) -> tuple[T, bool]:
+    """Turn ``arguments`` into the frozen model ``flags``; also whether ``--dry-run`` was given.
+
+    Raises ConfigError for values that do not go together; unknown flags and single values that are wrong end the
+    process with status 2 and a message.
+    """
+    switch: Any = (Annotated[bool, Field(description="Print the resolved configuration and stop.")], False)
+    extended: Any = create_model(
+        f"{flags.__name__}Flags", __base__=flags, __doc__=flags.__doc__, dry_run=switch
+    )
     given = extended.model_validate(dict(defaults)) if defaults is not None else tyro.MISSING_NONPROP
     parsed = tyro.cli(
         extended,
@@ -95,7 +101,10 @@ def parse(
     )
     values = dict(parsed)
     dry_run = bool(values.pop("dry_run"))
-    return flags.model_validate(values), dry_run
+    try:
+        return flags.model_validate(values), dry_run
+    except ValidationError as error:
+        raise ConfigError(summarise(error), remedy=f"see sentinode {name} --help") from error
 
 
 def _fail(error: SentinodeError) -> int:
@@ -111,7 +120,9 @@ def _plain(text: str) -> str:
 
 def _print_overview() -> None:
     console = Console(highlight=False)
-    console.print("usage: sentinode <command> \\[options]\n\nLymph-node metastasis detectors: train, search, serve.\n")
+    console.print(
+        "usage: sentinode <command> \\[options]\n\nLymph-node metastasis detectors: train, search, serve.\n"
+    )
     for name, what in COMMANDS.items():
         console.print(f"  [bold]{name:<10}[/] {what}")
     console.print("\nsentinode <command> --help shows its options. Research use only.")

@@ -36,5 +36,8 @@ class Encoding(StrEnum):
     WEBP = "webp"
     JPEG = "jpeg"
 
-RESEARCH_USE_ONLY: Final = "Research use only. Not a medical device; not for diagnosis or treatment decisions."
+
+RESEARCH_USE_ONLY: Final = (
+    "Research use only. Not a medical device; not for diagnosis or treatment decisions."
+)
 """Said wherever a result is shown."""

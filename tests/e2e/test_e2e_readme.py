@@ -17,7 +17,9 @@ MAKE_TARGETS = ("make demo", "make test", "make bench")
 def blocks(readme: Path) -> list[str]:
     """The ``sh`` blocks of the README, but for those that only call make (the demo and the suite itself)."""
     found = BLOCK.findall(readme.read_text())
-    return [b for b in found if not all(line.startswith(MAKE_TARGETS) for line in b.splitlines() if line.strip())]
+    return [
+        b for b in found if not all(line.startswith(MAKE_TARGETS) for line in b.splitlines() if line.strip())
+    ]
 
 
 @pytest.mark.timeout(900)

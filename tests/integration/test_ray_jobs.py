@@ -31,7 +31,17 @@ class Head:
         environment = dict(self.environment)
         if not token:
             del environment["RAY_AUTH_TOKEN"]
-        command = [str(RAY), "job", "submit", "--address", self.address, "--working-dir", str(folder), "--", *entry]
+        command = [
+            str(RAY),
+            "job",
+            "submit",
+            "--address",
+            self.address,
+            "--working-dir",
+            str(folder),
+            "--",
+            *entry,
+        ]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
 
 
@@ -65,7 +75,15 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         "SENTINODE_LOG": "plain",
     }
     environment.pop("RAY_ADDRESS", None)
-    command = [str(RAY), "start", "--head", "--block", f"--port={gcs}", "--num-cpus=3", "--disable-usage-stats"]
+    command = [
+        str(RAY),
+        "start",
+        "--head",
+        "--block",
+        f"--port={gcs}",
+        "--num-cpus=3",
+        "--disable-usage-stats",
+    ]
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1"]
     log = (home / "head.log").open("w")
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -104,7 +122,11 @@ def test_ingest_and_train_as_jobs(head: Head, repository: Path, tmp_path: Path) 
     assert (run / "weights" / "best.safetensors").is_file()
 
 
-def test_a_users_mistake_fails_the_job_without_a_traceback(head: Head, repository: Path, tmp_path: Path) -> None:
-    done = head.submit(repository, "python", "jobs/train.py", "--recipe", "seed-cnn", "--data", str(tmp_path / "no"))
+def test_a_users_mistake_fails_the_job_without_a_traceback(
+    head: Head, repository: Path, tmp_path: Path
+) -> None:
+    done = head.submit(
+        repository, "python", "jobs/train.py", "--recipe", "seed-cnn", "--data", str(tmp_path / "no")
+    )
     assert done.returncode != 0
     assert "Traceback" not in done.stdout

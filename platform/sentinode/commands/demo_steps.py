@@ -161,7 +161,10 @@ class Demo:
         bodies = [_png(patch) for patch in pixels]
         with LocalEndpoint(ServeArgs(registry=self.url, bundle=digest)) as endpoint:
             log.info("bundle %s answers at %s/v1/predict", digest[:12], endpoint.url)
-            with self._timed("serve", f"{endpoint.url}/v1/predict (stopped)") as step, Client(endpoint.url) as client:
+            with (
+                self._timed("serve", f"{endpoint.url}/v1/predict (stopped)") as step,
+                Client(endpoint.url) as client,
+            ):
                 answers = []
                 for answer in client.predict_many(bodies):
                     answers.append(answer)
@@ -171,7 +174,8 @@ class Demo:
         worst = float(np.abs(served - offline.probabilities[rows]).max())
         if worst > SERVED_TOLERANCE:
             raise SentinodeError(
-                f"a served probability differs by {worst:.2g} from the offline one", f"at most {SERVED_TOLERANCE:g}"
+                f"a served probability differs by {worst:.2g} from the offline one",
+                f"at most {SERVED_TOLERANCE:g}",
             )
         first = answers[0]
         log.info(
@@ -183,7 +187,8 @@ class Demo:
         """The embedded store forgets everything when it stops: copy all but the shards to ``out``."""
         assert self.found is not None
         rows = [
-            {"Step": t.name, "Seconds": f"{t.seconds:.1f}", "Patches/s": _rate(t), "Left": t.left} for t in self.times
+            {"Step": t.name, "Seconds": f"{t.seconds:.1f}", "Patches/s": _rate(t), "Left": t.left}
+            for t in self.times
         ]
         evaluate_step.keep_report(self.found, rows)
         store = open_store(self.url)

@@ -106,7 +106,9 @@ def _machine() -> Iterator[Finding]:
     free_bytes = shutil.disk_usage(existing).free
     low = free_bytes < MIN_FREE_DISK_BYTES
     fix = "free some disk, or point SENTINODE_CACHE at a larger one" if low else ""
-    yield Finding("shard cache", "note" if low else "ok", f"{free_bytes / 2**30:.0f} GiB free under {existing}", fix)
+    yield Finding(
+        "shard cache", "note" if low else "ok", f"{free_bytes / 2**30:.0f} GiB free under {existing}", fix
+    )
 
 
 def _gpu() -> Iterator[Finding]:
@@ -126,7 +128,12 @@ def _ray() -> Iterator[Finding]:
         return
     address = os.environ.get("RAY_ADDRESS")
     if not address:
-        yield Finding("Ray", "ok", "no RAY_ADDRESS: each command starts a local Ray", "ray start --head for a lasting one")
+        yield Finding(
+            "Ray",
+            "ok",
+            "no RAY_ADDRESS: each command starts a local Ray",
+            "ray start --head for a lasting one",
+        )
         return
     from sentinode.distributed.cluster import ray_session
 
@@ -153,4 +160,6 @@ def _store(url: str | None) -> Iterator[Finding]:
     from sentinode.storage import open_store
 
     first = next(iter(open_store(url).list("")), None)
-    yield Finding("store", "ok", f"{url} answers" + (f", holds {first.key}" if first else ", holds nothing yet"))
+    yield Finding(
+        "store", "ok", f"{url} answers" + (f", holds {first.key}" if first else ", holds nothing yet")
+    )

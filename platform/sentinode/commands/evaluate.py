@@ -118,7 +118,9 @@ def provenance(found: Evaluated) -> dict[str, str]:
         "Run": found.store.url,
         "Model": f"{record.experiment.model.family}, weights {found.report.model_digest[:16]}",
         "Data set": f"{manifest.dataset} ({manifest.source}), manifest {record.manifest_digest[:16]}",
-        "Splits": "; ".join(f"{name.value}: {part.samples}, {part.origin}" for name, part in manifest.splits.items()),
+        "Splits": "; ".join(
+            f"{name.value}: {part.samples}, {part.origin}" for name, part in manifest.splits.items()
+        ),
         "Slides": "known" if manifest.slides_known else "unknown",
         "Code": record.code_commit,
         "Versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),

@@ -34,7 +34,9 @@ def describe(manifest: Manifest) -> list[str]:
         lines.append(f"{split}: {summary.samples} patches{classes}{slides}; {summary.origin}")
     dropped = {name: count for name, count in manifest.dropped.model_dump().items() if count}
     if dropped:
-        lines.append("left out: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in dropped.items()))
+        lines.append(
+            "left out: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in dropped.items())
+        )
     if not manifest.slides_known:
         lines.append("slides are unknown: patches of one slide may stand in several splits")
     return lines

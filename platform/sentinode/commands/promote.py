@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 
 from sentinode.bundle.bundle import seal
 from sentinode.bundle.card import Card, OperatingPoint, Provenance
@@ -127,7 +128,7 @@ def _card(config: PromoteCommand, record: RunRecord, manifest: Manifest, report:
     )
 
 
-def _figures(result: SplitResult) -> dict[str, list[float | None]]:
+def _figures(result: SplitResult) -> dict[str, JsonValue]:
     """Measure -> value and interval."""
     rows = result.measures | {
         f"{point}/{name}": estimate
@@ -137,7 +138,9 @@ def _figures(result: SplitResult) -> dict[str, list[float | None]]:
     return {name: [e.value, e.low, e.high] for name, e in rows.items()}
 
 
-def _golden_images(store: Store, manifest: Manifest, data: Store) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _golden_images(
+    store: Store, manifest: Manifest, data: Store
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Validation patches spread evenly over the range of scores, the lowest and the highest included."""
     valid = Predictions.read(store, f"predictions/{Split.VALID.value}.parquet")
     order = np.argsort(valid.logits, kind="stable")

@@ -47,7 +47,9 @@ def defaults(arguments: Sequence[str]) -> tuple[TrainCommand, list[str]]:
     name = chooser.parse_known_args(list(arguments))[0].recipe
     base = recipe(name)
     values = {field: getattr(base, field) for field in Recipe.model_fields}
-    return TrainCommand.model_construct(**values, recipe=name, scaling=ScalingSettings(), ray_address=None), list(arguments)
+    return TrainCommand.model_construct(
+        **values, recipe=name, scaling=ScalingSettings(), ray_address=None
+    ), list(arguments)
 
 
 def run(config: TrainCommand) -> int:

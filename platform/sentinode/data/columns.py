@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sentinode.data.cache import ShardCache
-from sentinode.data.decode import UNLABELLED, label_of
+from sentinode.data.decode import label_of
+from sentinode.data.layout import UNLABELLED
 from sentinode.data.manifest import ArrayLayout, Manifest, ShardRecord
 from sentinode.data.tar_index import scan_tar
 from sentinode.errors import IntegrityError

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import mmap
 import os
-import resource
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,15 +20,15 @@ import simplejpeg
 import torch
 from PIL import Image
 
+from sentinode.data.layout import UNLABELLED
 from sentinode.data.manifest import ShardRecord
+from sentinode.data.rows import open_files_capacity
 from sentinode.data.tar_index import IMAGE_SUFFIXES, Member, SampleEntry, scan_tar
 from sentinode.errors import IntegrityError
 from sentinode.schema import PATCH_PX
 
 Ids = npt.NDArray[np.int64]
 Patch = npt.NDArray[np.uint8]
-
-UNLABELLED = -1
 
 
 @dataclass(frozen=True)
@@ -94,35 +93,35 @@ class TarReader:
 
     def __init__(self, records: Sequence[ShardRecord], threads: int) -> None:
         self._records = records
-        self._open: dict[int, OpenTar] = {}
+        self._tars: dict[int, OpenTar] = {}
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self.mapped = np.zeros(len(records), dtype=bool)
+        self.ready = np.zeros(len(records), dtype=bool)
         """[shards] True where a shard can be read."""
-        self.capacity = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        self.capacity = open_files_capacity(len(records))
         """Shards that can be open at a time."""
 
-    def map(self, shard: int, file: BinaryIO) -> None:
+    def open(self, shard: int, file: BinaryIO) -> None:
         """Make a shard readable; ``file`` may be closed afterwards. Raises IntegrityError."""
-        self._open[shard] = OpenTar.open(self._records[shard], file)
-        self.mapped[shard] = True
+        self._tars[shard] = OpenTar.open(self._records[shard], file)
+        self.ready[shard] = True
 
-    def unmap(self, shard: int) -> None:
+    def release(self, shard: int) -> None:
         """End the use of a shard, and its lease."""
-        self._open.pop(shard).file.close()
-        self.mapped[shard] = False
+        self._tars.pop(shard).file.close()
+        self.ready[shard] = False
 
     def gather(self, shards_B: Ids, rows_B: Ids, images_BHWC: torch.Tensor, labels_B: torch.Tensor) -> None:
         """Decode the named rows into ``images_BHWC`` (uint8) and their labels (int64, -1 where unlabelled),
         in order.
 
-        Every shard must be mapped. Raises IntegrityError for an image that cannot be decoded.
+        Every shard must be ready. Raises IntegrityError for an image that cannot be decoded.
         """
         images, labels = images_BHWC.numpy(), labels_B.numpy()
 
         def decode(part: range) -> None:
             for i in part:
-                tar = self._open[int(shards_B[i])]
+                tar = self._tars[int(shards_B[i])]
                 tar.read(int(rows_B[i]), images[i])
                 labels[i] = tar.labels[rows_B[i]]
 
@@ -132,8 +131,8 @@ class TarReader:
     def close(self) -> None:
         """Close all shards and end the threads."""
         self._pool.shutdown(wait=True)
-        for shard in list(self._open):
-            self.unmap(shard)
+        for shard in list(self._tars):
+            self.release(shard)
 
 
 def decode_patch(data: bytes, suffix: str, out: Patch) -> None:

@@ -19,22 +19,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sentinode.data.layout import UNLABELLED, check_head, checked_layout
 from sentinode.data.manifest import ArrayLayout, ShardRecord
 from sentinode.data.mapping import Mapping
-from sentinode.errors import IntegrityError, ManifestError
+from sentinode.errors import IntegrityError
 from sentinode.schema import PATCH_BYTES
 
 Ids = npt.NDArray[np.int64]
 
-UNLABELLED = -1
 _MOST_MAPS = 50_000
 """Below Linux's default limit of 65,530 maps a process."""
-_RESIDENT_BYTES = 256 << 20
-"""Mapped pages beyond this are given back to the system, so that a process stays small however large its
-set.
-"""
-_TOUCHED_BYTES = 64 << 10
-"""What the kernel maps when one sample is first read (fault-around)."""
 
 
 @dataclass
@@ -67,15 +61,13 @@ class ShardArena:
         self._fields: list[_Field] = []
         self._field_of = np.zeros(len(records), dtype=np.int64)
         self._first_row = np.zeros(len(records), dtype=np.int64)
-        self.mapped = np.zeros(len(records), dtype=bool)
+        self.ready = np.zeros(len(records), dtype=bool)
         """[shards] True where a shard can be gathered from."""
         self.capacity = _MOST_MAPS
         """Shards that can be mapped at a time."""
-        self._sizes = np.array([r.size_bytes for r in records], dtype=np.int64)
-        self._resident_bytes = 0
         by_layout: dict[tuple[int, int, int | None], int] = {}
         for shard, record in enumerate(records):
-            layout = _checked_layout(record)
+            layout = checked_layout(record)
             key = (layout.stride_bytes, layout.pixels_offset_bytes, layout.label_offset_bytes)
             number = by_layout.setdefault(key, len(self._fields))
             if number == len(self._fields):
@@ -87,31 +79,31 @@ class ShardArena:
         for place in self._fields:
             place.open()
 
-    def map(self, shard: int, file: BinaryIO) -> None:
+    def open(self, shard: int, file: BinaryIO) -> None:
         """Map a shard from its open file, whose lease then lasts as long as the map; ``file`` may be closed.
 
         Raises IntegrityError where the file is not the array that the manifest describes.
         """
         record, place = self._records[shard], self._fields[self._field_of[shard]]
-        _check_head(record, place.layout, file)
+        check_head(record, place.layout, file)
         assert place.mapping is not None
         place.mapping.place(file, self._offset(shard), record.size_bytes)
-        self.mapped[shard] = True
+        self.ready[shard] = True
 
-    def unmap(self, shard: int) -> None:
+    def release(self, shard: int) -> None:
         """End the use of a shard, and its lease."""
         place = self._fields[self._field_of[shard]]
         assert place.mapping is not None
         place.mapping.clear(self._offset(shard), self._records[shard].size_bytes)
-        self.mapped[shard] = False
+        self.ready[shard] = False
 
     def gather(self, shards_B: Ids, rows_B: Ids, images_BHWC: torch.Tensor, labels_B: torch.Tensor) -> None:
         """Copy the pixels (uint8, contiguous) and labels (int64, -1 where unlabelled) of the named rows, in
         order.
 
-        Every shard must be mapped. Raises IntegrityError for a label that is neither 0 nor 1.
+        Every shard must be ready. Raises IntegrityError for a label that is neither 0 nor 1.
         """
-        assert self.mapped[shards_B].all(), "a shard that is not mapped"
+        assert self.ready[shards_B].all(), "a shard that is not ready"
         out = images_BHWC.view(len(rows_B), PATCH_BYTES)
         index = torch.from_numpy(self._first_row[shards_B] + rows_B)
         if len(self._fields) == 1:
@@ -123,7 +115,6 @@ class ShardArena:
             raise IntegrityError(
                 f"a label in one of {names} is not a digit", "0 or 1", "ingest the set again"
             )
-        self._bound_memory(len(rows_B))
 
     def close(self) -> None:
         """Unmap everything."""
@@ -131,7 +122,7 @@ class ShardArena:
             place.pixels = place.digits = None
             if place.mapping is not None:
                 place.mapping.close()
-        self.mapped[:] = False
+        self.ready[:] = False
 
     def _copy(self, place: _Field, index: torch.Tensor, out: torch.Tensor, labels_B: torch.Tensor) -> bool:
         """Copy rows of one field; False where a label is neither 0 nor 1."""
@@ -157,15 +148,6 @@ class ShardArena:
             labels_B.index_copy_(0, here, part_labels)
         return good
 
-    def _bound_memory(self, samples: int) -> None:
-        self._resident_bytes += samples * _TOUCHED_BYTES
-        if self._resident_bytes > _RESIDENT_BYTES:
-            self._resident_bytes = 0
-            if self._sizes[self.mapped].sum() > _RESIDENT_BYTES:
-                for place in self._fields:
-                    assert place.mapping is not None
-                    place.mapping.forget_pages()
-
     def _offset(self, shard: int) -> int:
         stride = self._fields[self._field_of[shard]].layout.stride_bytes
         return int(self._first_row[shard]) * stride
@@ -174,38 +156,5 @@ class ShardArena:
 def _rows_reserved(size_bytes: int, stride_bytes: int) -> int:
     """Rows a shard takes up, such that the next one starts at a row and at a page."""
     step = mmap.PAGESIZE // math.gcd(mmap.PAGESIZE, stride_bytes)
-    return -(-size_bytes // (stride_bytes * step)) * step
-
-
-def _checked_layout(record: ShardRecord) -> ArrayLayout:
-    layout = record.layout
-    if layout is None:
-        raise ManifestError(
-            f"shard {record.name} is {record.encoding.value} without a layout", "an npy shard with one"
-        )
-    ends = [layout.pixels_offset_bytes + PATCH_BYTES, (layout.label_offset_bytes or 0) + 1]
-    starts = [layout.pixels_offset_bytes, layout.label_offset_bytes or 0]
-    if (
-        min(starts) < 0
-        or max(ends) > layout.stride_bytes
-        or record.samples * layout.stride_bytes > record.size_bytes
-    ):
-        raise ManifestError(
-            f"the layout of shard {record.name} does not fit its {record.size_bytes} bytes",
-            f"{record.samples} samples with all their parts inside",
-            "restore the manifest or ingest the set again",
-        )
-    return layout
-
-
-def _check_head(record: ShardRecord, layout: ArrayLayout, file: BinaryIO) -> None:
-    """The size, and that a ustar member with a numpy array starts where the first pixels should."""
-    size = file.seek(0, 2)
-    file.seek(0)
-    head = file.read(layout.pixels_offset_bytes)
-    if size != record.size_bytes or head[257:262] != b"ustar" or head[512:518] != b"\x93NUMPY":
-        raise IntegrityError(
-            f"shard {record.name} has {size} bytes and starts with {head[512:518]!r}",
-            f"{record.size_bytes} bytes of tar, npy first",
-            "ingest the data set again",
-        )
+    blocks = -(-size_bytes // (stride_bytes * step))
+    return blocks * step

@@ -60,7 +60,9 @@ class HandOver:
 
     def __init__(self, size: int, ahead: int, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._free: SimpleQueue[Slot | None] = SimpleQueue()
         self._ready: SimpleQueue[Slot | BaseException | None] = SimpleQueue()
         for _ in range(ahead + 1):

@@ -36,7 +36,8 @@ def jpeg_loss(images_BCHW: torch.Tensor, quality_B: torch.Tensor) -> torch.Tenso
     ycc = torch.einsum("kc,bchw->bkhw", to_ycc, images_BCHW * 255)
     ycc[:, 0] -= 128
     padded = functional.pad(ycc, (0, -width % _BLOCK, 0, -height % _BLOCK), mode="replicate")
-    blocks = padded.unflatten(3, (-1, _BLOCK)).unflatten(2, (-1, _BLOCK))  # [B, 3, rows, 8, columns, 8]
+    rows, columns = padded.shape[2] // _BLOCK, padded.shape[3] // _BLOCK
+    blocks = padded.reshape(-1, 3, rows, _BLOCK, columns, _BLOCK)
     steps = _quantisation(tables, quality_B)[:, :, None, :, None, :]
     spectrum = torch.einsum("ui,bkrisj,vj->bkrusv", cosines, blocks, cosines)
     spectrum = torch.round(spectrum / steps) * steps

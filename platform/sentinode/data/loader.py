@@ -40,8 +40,13 @@ class LoaderConfig(Frozen):
     """Batches made ready before they are asked for."""
     download_threads: int = Field(default=8, ge=1)
     """Shards downloaded at a time, ahead of need."""
-    decode_threads: int | None = Field(default=None, ge=1)
-    """Threads that decode webp and jpeg shards; default: the cores this process may use."""
+    read_threads: int | None = Field(default=None, ge=1)
+    """Threads that decode webp and jpeg shards or read large npy sets; default: the cores this process may
+    use.
+    """
+    mapped_bytes: int = Field(default=384 << 20, ge=0)
+    """npy sets up to this size are memory-mapped, the fastest way; their pages count as memory of the
+    process. Raise it where memory is plentiful."""
     resident: bool = False
     """Keep the whole split as uint8 on the device; an error where it does not fit."""
 
@@ -82,7 +87,8 @@ class PatchLoader:
         self._shards = ShardSet(
             manifest.of_split(split),
             cache or ShardCache(store),
-            self.config.decode_threads or _usable_cores(),
+            threads=self.config.read_threads or _usable_cores(),
+            mapped_bytes=self.config.mapped_bytes,
         )
         self._labels: npt.NDArray[np.int8] | None = None
         self._resident: ResidentSet | None = None

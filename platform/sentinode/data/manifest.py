@@ -87,7 +87,7 @@ class Manifest(Record):
     split_seed: int
     splits: dict[Split, SplitSummary]
     dropped: Dropped
-    flagged: dict[str, str] = {}
+    flagged: dict[str, str] = Field(default_factory=dict)
     """Keys of odd but kept images (all white, all black, known defects) and what is odd about them."""
     warnings: tuple[str, ...] = ()
     """What else a reader of results should know, in plain sentences (counts included)."""

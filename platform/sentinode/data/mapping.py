@@ -20,7 +20,6 @@ from sentinode.errors import StoreError
 _PROT_NONE = 0
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000 if os.uname().sysname == "Linux" else 0x40
-_MADV_DONTNEED = 4
 _FAILED = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -34,7 +33,6 @@ _libc.mmap.argtypes = [
     ctypes.c_int64,
 ]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 class Mapping:
@@ -62,10 +60,6 @@ class Mapping:
     def clear(self, offset_bytes: int, size_bytes: int) -> None:
         """Take a file out again, which ends its lease; the address space stays reserved."""
         self._map(self._base + offset_bytes, size_bytes, _PROT_NONE, _reserved() | _MAP_FIXED, -1)
-
-    def forget_pages(self) -> None:
-        """Give the pages back to the system: they stay in its page cache but leave this process's memory."""
-        _libc.madvise(self._base, self._size_bytes, _MADV_DONTNEED)
 
     def close(self) -> None:
         """Give the address space back and end all leases. No tensor made from ``bytes_`` may be used any

@@ -12,9 +12,12 @@ from sentinode.data.cache import ShardCache
 from sentinode.data.decode import TarReader
 from sentinode.data.gather import ShardArena
 from sentinode.data.manifest import ShardRecord
+from sentinode.data.rows import ShardFiles
 from sentinode.schema import Encoding
 
 Ids = npt.NDArray[np.int64]
+
+Reader = ShardArena | ShardFiles | TarReader
 
 _LEASED_SHARE = 0.75
 """Of the cache's budget, what one process keeps from being evicted."""
@@ -24,20 +27,21 @@ class ShardSet:
     """Samples 0..N-1 in manifest order. Shards are fetched and mapped at their first use. Not safe between
     threads.
 
-    Where the set is larger than the cache's budget, shards least recently used are let go.
+    ``npy`` shards of up to ``mapped_bytes`` together are memory-mapped, larger sets read by offset, encoded
+    ones decoded, by ``threads``. Where the set is larger than the cache's budget, shards least recently
+    used are let go.
     """
 
-    def __init__(self, records: Sequence[ShardRecord], cache: ShardCache, decode_threads: int) -> None:
+    def __init__(
+        self, records: Sequence[ShardRecord], cache: ShardCache, *, threads: int, mapped_bytes: int
+    ) -> None:
         self.records = records
         self.cache = cache
         self.shard_samples: Ids = np.array([r.samples for r in records], dtype=np.int64)
         self._ends = np.cumsum(self.shard_samples)
         self._starts = self._ends - self.shard_samples
-        arrays = all(r.encoding is Encoding.NPY and r.layout is not None for r in records)
-        self._reader: ShardArena | TarReader = (
-            ShardArena(records) if arrays else TarReader(records, decode_threads)
-        )
         self._sizes = np.array([r.size_bytes for r in records], dtype=np.int64)
+        self._reader = self._choose_reader(threads, mapped_bytes)
         self._last_use = np.zeros(len(records), dtype=np.int64)
         self._uses = 0
         fits = cache.in_place or int(self._sizes.sum()) <= _LEASED_SHARE * cache.budget_bytes
@@ -62,11 +66,11 @@ class ShardSet:
         needed = np.unique(shards_B)
         self._uses += 1
         self._last_use[needed] = self._uses
-        missing = needed[~self._reader.mapped[needed]]
+        missing = needed[~self._reader.ready[needed]]
         for shard in missing.tolist():
             self._let_go(int(self._sizes[shard]))
             with self.cache.lease(self.records[shard]) as file:
-                self._reader.map(shard, file)
+                self._reader.open(shard, file)
         self._reader.gather(shards_B, ids_B - self._starts[shards_B], images_BHWC, labels_B)
         return len(missing)
 
@@ -88,11 +92,18 @@ class ShardSet:
         """Let go of all shards."""
         self._reader.close()
 
+    def _choose_reader(self, threads: int, mapped_bytes: int) -> Reader:
+        if any(r.encoding is not Encoding.NPY or r.layout is None for r in self.records):
+            return TarReader(self.records, threads)
+        if int(self._sizes.sum()) <= mapped_bytes:
+            return ShardArena(self.records)
+        return ShardFiles(self.records, threads)
+
     def _let_go(self, size_bytes: int) -> None:
         """Unmap shards that this batch does not need, least recently used first, until ``size_bytes`` more
         may come.
         """
-        mapped = np.flatnonzero(self._reader.mapped)
+        mapped = np.flatnonzero(self._reader.ready)
         over = len(mapped) + 1 - self._reader.capacity
         over_bytes = 0
         if self._leased_limit_bytes is not None:
@@ -102,5 +113,5 @@ class ShardSet:
         for shard in mapped[np.argsort(self._last_use[mapped], kind="stable")].tolist():
             if (over <= 0 and over_bytes <= 0) or self._last_use[shard] == self._uses:
                 return
-            self._reader.unmap(shard)
+            self._reader.release(shard)
             over, over_bytes = over - 1, over_bytes - int(self._sizes[shard])

@@ -1,7 +1,7 @@
 """Synthetic H&E-like lymph-node patches: the data set of the demo and the tests, made without any file.
 
-A patch is a pure function of (config, index): any subset in any order has the same pixels. Slides have their own stain,
-scanner and tumour style; a share of them is normal and gives only negatives, as in Camelyon16.
+A patch is a pure function of (config, index): any subset in any order has the same pixels. Slides have their own
+stain, scanner and tumour style; a share of them is normal and gives only negatives, as in Camelyon16.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SyntheticConfig(Frozen):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of everything."""
     hard_share: float = Field(default=0.25, ge=0.0, le=1.0)
-    """Share of deliberately hard patches: a few tumour cells only, tumour only outside the central 32x32, mimics."""
+    """Share of tumour patches with only a small group of cells, which may just touch the central 32x32."""
 
     @model_validator(mode="after")
     def _each_centre_has_a_slide(self) -> Self:
@@ -52,7 +52,7 @@ class SyntheticConfig(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class SyntheticPatch:
-    """One patch: ``pixels`` uint8 [96, 96, 3] RGB at about 1 um/px; ``label`` 1 if the central 32x32 holds tumour."""
+    """One patch: ``pixels`` uint8 [96, 96, 3] RGB at about 1 um/px; ``label`` 1 if its centre holds tumour."""
 
     pixels: NDArray[np.uint8]
     label: int
@@ -87,7 +87,7 @@ def _make_patch(config: SyntheticConfig, index: int) -> SyntheticPatch:
 
 
 def _grow(config: SyntheticConfig, index: int) -> tuple[Tissue, Scanner, np.random.Generator]:
-    """The tissue of patch ``index`` with its tumour mask, its slide's scanner, and the generator as it stands."""
+    """Tissue of patch ``index`` with its tumour mask, its slide's scanner, and the generator as it stands."""
     style, scanner = _slide(config.seed, index % config.slides, config.centres)
     rng = _generator(config.seed, _STREAM_PATCH, index)
     wants_tumour = bool(rng.random() < _positive_share(config, index % config.slides))
@@ -95,7 +95,7 @@ def _grow(config: SyntheticConfig, index: int) -> tuple[Tissue, Scanner, np.rand
 
 
 def _positive_share(config: SyntheticConfig, slide: int) -> float:
-    """Share of positives on ``slide``: none on normal slides, on the others so many that half of all are positive."""
+    """Share of positives on ``slide``: 0 on normal slides, on the others such that half of all are positive."""
 
     def is_normal(s: int) -> bool:
         return (s // config.centres) % _NORMAL_SLIDE_PERIOD == _NORMAL_SLIDE_PERIOD - 1

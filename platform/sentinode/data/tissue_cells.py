@@ -1,7 +1,8 @@
 """Cells: where they lie, and how their bodies, membranes and nuclei cover the field.
 
-All cells of a layer are drawn at once. Each pixel belongs to the nearest cell (distance in units of the cell's radius), so
-crowded cells press each other flat, as epithelium and follicles do; the nucleus is a dented ellipse inside its cell.
+All cells of a layer are drawn at once. Each pixel belongs to the nearest cell (distance in units of the cell's
+radius), so crowded cells press each other flat, as epithelium and follicles do; the nucleus is a dented ellipse inside
+its cell.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Cells:
         self.cosine, self.sine = c / length, s / length
 
     def sown(self, rng: np.random.Generator, density: Array) -> Cells:
-        """Each cell stays with the probability that ``density`` [96, 96] has under it (nearest pixel inside)."""
+        """Each cell stays with the probability that ``density`` [96, 96] has under it (or nearest to it)."""
         iy = np.clip(self.y, 0, PATCH_PX - 1).astype(np.intp)
         ix = np.clip(self.x, 0, PATCH_PX - 1).astype(np.intp)
         return self.keep(density[iy, ix] > rng.random(len(self), dtype=np.float32))
@@ -86,10 +87,8 @@ class Cells:
 
 @dataclass(slots=True)
 class CellLayer:
-    """A drawn layer: ``distance`` is float32 [96, 96], all else is given for the P pixels that belong to a cell."""
+    """A drawn layer, given for the P pixels that belong to a cell; all but the first are float32 [P]."""
 
-    distance: Array
-    """0 at a cell's centre, 1 at its edge, 2 far from all cells."""
     pixels: NDArray[np.intp]
     """Flat indices [P] into [96, 96]."""
     membrane: Array
@@ -116,7 +115,7 @@ def lattice(
     margin_px: float,
     origin: tuple[float, float] | None = None,
 ) -> tuple[Array, Array]:
-    """A rotated, jittered hexagonal lattice over the patch and a margin: y [M], x [M]. ``origin`` is its first point."""
+    """A rotated, jittered hexagonal lattice over patch and margin: y [M], x [M]; ``origin`` is its first point."""
     cosine, sine = unit_vector(rng)
     if origin is None:
         start = rng.random(2) * spacing_px + PATCH_PX / 2
@@ -130,7 +129,8 @@ def lattice(
     noise = (rng.random((2, a.size), dtype=np.float32) - np.float32(0.5)) * np.float32(2 * jitter)
     first = a.size // 2
     noise[:, first] = 0
-    a, b = (a + noise[0]) * np.float32(spacing_px), (b * np.float32(0.8660254) + noise[1]) * np.float32(spacing_px)
+    a = (a + noise[0]) * np.float32(spacing_px)
+    b = (b * np.float32(0.8660254) + noise[1]) * np.float32(spacing_px)
     y = np.float32(origin[0]) + a * sine + b * cosine
     x = np.float32(origin[1]) + a * cosine - b * sine
     low, high = np.float32(-margin_px), np.float32(PATCH_PX + margin_px)
@@ -147,12 +147,13 @@ def scatter(rng: np.random.Generator, kind: CellType, y: Array, x: Array) -> Cel
     bell = (noise[0] + noise[1] + noise[2]) * 2
     size = np.float32(kind.axis) * np.clip(1 + np.float32(kind.spread) * bell, 0.55, 1.7)
     stretch = np.float32(kind.elongation) * (noise[3] + np.float32(0.5))
+    radius = np.maximum(np.float32(kind.radius), size * np.float32(1.08)) * (1 + np.float32(0.16) * noise[4])
     slack = np.maximum(np.float32(kind.radius) - size, np.float32(0.4))
     cosine, sine = unit_vector(rng, n)
     return Cells(
         y=y,
         x=x,
-        radius=np.maximum(np.float32(kind.radius), size * np.float32(1.08)) * (1 + np.float32(0.16) * noise[4]),
+        radius=radius,
         nucleus_y=y + noise[5] * slack,
         nucleus_x=x + noise[6] * slack,
         long_axis=size * (1 + stretch),
@@ -170,14 +171,14 @@ def scatter(rng: np.random.Generator, kind: CellType, y: Array, x: Array) -> Cel
 
 def draw_cells(rng: np.random.Generator, cells: Cells, edge_px: float = 1.1) -> CellLayer:
     """Draw the layer; nuclear outlines are ``edge_px`` soft and slightly uneven."""
-    distance, pixels, owner, near, gap = _territories(cells)
+    pixels, owner, near, gap = _territories(cells)
     table = np.stack(
-        [cells.radius, cells.nucleus_y, cells.nucleus_x, cells.cosine, cells.sine, 1 / cells.long_axis, 1 / cells.short_axis,
-         cells.dent, cells.chromatin, cells.vesicular, cells.nucleolus, cells.haematoxylin, cells.eosin,
-         (cells.long_axis + cells.short_axis) * np.float32(0.5 / edge_px)]
+        [cells.radius, cells.nucleus_y, cells.nucleus_x, cells.cosine, cells.sine, 1 / cells.long_axis,
+         1 / cells.short_axis, (cells.long_axis + cells.short_axis) * np.float32(0.5 / edge_px), cells.dent,
+         cells.chromatin, cells.vesicular, cells.nucleolus, cells.haematoxylin, cells.eosin]
     )  # fmt: skip
-    (radius, nucleus_y, nucleus_x, cosine, sine, by_long, by_short, dent, chromatin, vesicular, nucleolus, haematoxylin,
-     eosin, size) = np.take(table, owner, axis=1)  # fmt: skip
+    (radius, nucleus_y, nucleus_x, cosine, sine, by_long, by_short, size, dent, chromatin, vesicular, nucleolus,
+     haematoxylin, eosin) = np.take(table, owner, axis=1)  # fmt: skip
     uneven, wavy = smooth_noise(rng, 3.2).ravel()[pixels], smooth_noise(rng, 3.2).ravel()[pixels]
     body = np.clip((1 - near - np.float32(0.12) * uneven) * radius * np.float32(0.7), 0, 1)
     dy = _ROW[pixels] - nucleus_y + np.float32(0.5) * uneven
@@ -191,7 +192,6 @@ def draw_cells(rng: np.random.Generator, cells: Cells, edge_px: float = 1.1) -> 
     rim = np.minimum(square * square, 1)
     spot = np.maximum(1 - ((u - dent) ** 2 + (v + dent) ** 2) * size * size * np.float32(0.4), 0)
     return CellLayer(
-        distance=distance,
         pixels=pixels,
         membrane=np.clip(1 - gap * radius * np.float32(0.6), 0, 1) * body,
         body=body,
@@ -205,10 +205,8 @@ def draw_cells(rng: np.random.Generator, cells: Cells, edge_px: float = 1.1) -> 
 _ROW, _COLUMN = ROWS.ravel(), COLUMNS.ravel()
 
 
-def _territories(cells: Cells) -> tuple[Array, NDArray[np.intp], NDArray[np.intp], Array, Array]:
-    """Distance to the nearest cell [96, 96] in its radii; then for the P pixels within a cell: their flat index,
-    their cell, their distance to it and the gap to the second nearest cell.
-    """
+def _territories(cells: Cells) -> tuple[NDArray[np.intp], NDArray[np.intp], Array, Array]:
+    """For the P pixels within a cell: flat index, cell, distance to it (in its radii), gap to the second nearest."""
     half = int(np.ceil(cells.radius.max()))
     pad = 2 * half + 1
     width = PATCH_PX + 2 * pad
@@ -237,8 +235,7 @@ def _territories(cells: Cells) -> tuple[Array, NDArray[np.intp], NDArray[np.intp
     def crop(flat: NDArray[Any]) -> NDArray[Any]:
         return flat.reshape(width, width)[pad : pad + PATCH_PX, pad : pad + PATCH_PX]
 
-    distance = np.sqrt(crop(first))
     flat_owner = crop(owner).ravel()
     pixels = np.flatnonzero(flat_owner >= 0)
-    to_nearest = distance.ravel()[pixels]
-    return distance, pixels, flat_owner[pixels], to_nearest, np.sqrt(crop(second).ravel()[pixels]) - to_nearest
+    nearest = np.sqrt(crop(first).ravel()[pixels])
+    return pixels, flat_owner[pixels], nearest, np.sqrt(crop(second).ravel()[pixels]) - nearest

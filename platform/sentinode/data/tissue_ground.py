@@ -25,13 +25,14 @@ class Ground:
 
 
 def pulp(rng: np.random.Generator, eosin: float, holes: float) -> Ground:
-    """The reticular ground between lymphoid cells; ``holes`` (0..1) tells how much of it is torn or open sinus."""
+    """The reticular ground between lymphoid cells; ``holes`` (0..1.5) tells how much of it is open sinus."""
     fine, web, coarse = smooth_noise(rng, 1.5), smooth_noise(rng, 3.5), smooth_noise(rng, 13)
     open_ = ramp(coarse + 0.5 * web, 2.3 - holes, 2.6 - holes)
     pale = ramp(web + 0.4 * fine, 0.1, 1.3)
     solid = (1 - np.float32(0.8) * pale) * (1 - np.float32(0.97) * open_)
     stain = solid * (1 + np.float32(0.4) * fine)
-    return Ground(np.float32(0.3) * stain, np.float32(eosin) * stain * (1 + np.float32(0.2) * coarse), 1 - open_)
+    pink = np.float32(eosin) * stain * (1 + np.float32(0.2) * coarse)
+    return Ground(np.float32(0.3) * stain, pink, 1 - open_)
 
 
 def stroma(rng: np.random.Generator, cosine: Array, sine: Array) -> Ground:
@@ -40,7 +41,7 @@ def stroma(rng: np.random.Generator, cosine: Array, sine: Array) -> Ground:
     wave = np.float32(rng.uniform(2, 8)) * smooth_noise(rng, 26) + smooth_noise(rng, 6)
     thick = fibres(rng, float(rng.uniform(3, 8)), wave, cosine, sine)
     thin = fibres(rng, 1.5, wave, cosine, sine)
-    loose = np.float32(rng.uniform(-0.2, 0.5))
+    loose = float(rng.uniform(-0.2, 0.5))
     solid = ramp(thick + np.float32(0.35) * thin, loose, loose + 0.25)
     strength = np.float32(rng.uniform(0.45, 1.3))
     eosin = solid * (np.float32(0.25) + np.float32(0.45) * thick + np.float32(0.75) * thin) * strength
@@ -59,10 +60,12 @@ def fat(rng: np.random.Generator) -> Ground:
     bend = np.float32(1.2) * smooth_noise(rng, 18) + np.float32(0.4) * smooth_noise(rng, 5)
     gap = ranks[:, :, 1] - ranks[:, :, 0] + bend
     cleft = np.float32(rng.uniform(0, 2.5) if rng.random() < 0.4 else 0)
-    wall = ramp(np.abs(gap - cleft), float(rng.uniform(1.6, 3.0)), 0.5) * np.clip(np.float32(0.75) + coarse / 3, 0.1, 1)
+    wall = ramp(np.abs(gap - cleft), float(rng.uniform(1.6, 3.0)), 0.5)
+    wall = wall * np.clip(np.float32(0.75) + coarse / 3, 0.1, 1)
     corner = ramp(ranks[:, :, 2] - ranks[:, :, 0] + 4 * bend, float(rng.uniform(4, 20)), 1) * ramp(gap, 7, 3)
     filled = np.maximum(wall * np.float32(0.7), corner * np.float32(0.6)) * fine
-    return Ground(np.float32(0.2) * filled, np.float32(0.6) * filled, np.maximum(corner, wall * np.float32(0.3)))
+    room = np.maximum(corner, wall * np.float32(0.3))
+    return Ground(np.float32(0.2) * filled, np.float32(0.6) * filled, room)
 
 
 def glass() -> Ground:

@@ -1,6 +1,7 @@
 """Smooth random fields, fibres and small blurs in float32, without transcendental functions or BLAS.
 
-Only additions, multiplications, square roots and table look-ups touch the fields, so that every machine gets the same bits.
+Only additions, multiplications, divisions, square roots and table look-ups touch the fields, so that every machine
+gets the same bits.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def unit_vector(rng: np.random.Generator, size: int | None = None) -> tuple[Arra
 
 
 def smooth_noise(rng: np.random.Generator, grain_px: float) -> Array:
-    """A smooth random field [96, 96] of mean 0 and standard deviation about 1; blobs are about ``grain_px`` wide.
+    """A smooth random field [96, 96] of mean 0 and standard deviation about 1, in blobs ``grain_px`` wide.
 
     It is a random window of a tile that is made once for each ``grain_px`` (read-only).
     """
@@ -44,7 +45,8 @@ def smooth_noise(rng: np.random.Generator, grain_px: float) -> Array:
 @lru_cache(maxsize=32)
 def _tile(grain_px: float) -> Array:
     count = int(_TILE_PX / grain_px) + 4
-    grid = np.random.Generator(np.random.Philox(key=int(grain_px * 64))).random((count, count), dtype=np.float32)
+    rng = np.random.Generator(np.random.Philox(key=int(grain_px * 64)))
+    grid = rng.random((count, count), dtype=np.float32)
     position = np.arange(_TILE_PX, dtype=np.float32) * np.float32(1.0 / grain_px)
     rows = _spline(grid, position)
     tile = _spline(np.ascontiguousarray(rows.T), position).T
@@ -68,7 +70,7 @@ def _spline(grid: Array, position: Array) -> Array:
 
 
 def fibres(rng: np.random.Generator, width_px: float, wave: Array, cosine: Array, sine: Array) -> Array:
-    """Wavy fibres [96, 96] in [0, 1], about ``width_px`` wide, along (cosine, sine), bent by ``wave`` (px)."""
+    """Fibres [96, 96] in [0, 1], about ``width_px`` wide, along (cosine, sine), bent by ``wave`` [96, 96] px."""
     along = COLUMNS * cosine + ROWS * sine
     across = ROWS * cosine - COLUMNS * sine + wave
     table = rng.random((64, 32), dtype=np.float32)
@@ -85,19 +87,19 @@ def fibres(rng: np.random.Generator, width_px: float, wave: Array, cosine: Array
 
 
 def blur(image: Array, amount: float) -> Array:
-    """Three-tap blur [amount, 1 - 2 amount, amount] along both axes (variance 2 * amount px^2 each), edges repeated.
+    """Three-tap blur [amount, 1 - 2 amount, amount] along both axes (variance 2 amount px^2), edges repeated.
 
     ``image`` is [96, 96] or [96, 96, C]; a negative amount sharpens.
     """
     a, b = np.float32(amount), np.float32(1 - 2 * amount)
-    out = image
-    for axis in (0, 1):
-        before, after = _neighbours(out.shape[axis])
-        out = b * out + a * (np.take(out, before, axis) + np.take(out, after, axis))
+    rows = b * image
+    rows[1:] += a * image[:-1]
+    rows[:-1] += a * image[1:]
+    rows[0] += a * image[0]
+    rows[-1] += a * image[-1]
+    out = b * rows
+    out[:, 1:] += a * rows[:, :-1]
+    out[:, :-1] += a * rows[:, 1:]
+    out[:, 0] += a * rows[:, 0]
+    out[:, -1] += a * rows[:, -1]
     return np.asarray(out, np.float32)
-
-
-@lru_cache(maxsize=8)
-def _neighbours(size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    i = np.arange(size)
-    return np.maximum(i - 1, 0), np.minimum(i + 1, size - 1)

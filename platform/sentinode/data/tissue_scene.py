@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sentinode.data.tissue_cells import CellLayer, CellType, draw_cells, lattice, scatter
 from sentinode.data.tissue_ground import Ground, blood, fat, glass, pulp, stroma
-from sentinode.data.tissue_noise import COLUMNS, ROWS, Array, ramp, smooth_noise, unit_vector
+from sentinode.data.tissue_noise import COLUMNS, ROWS, Array, blur, ramp, smooth_noise, unit_vector
 from sentinode.data.tissue_tumour import TumourStyle, draw_tumour_style, grow_tumour
 from sentinode.schema import PATCH_PX
 
@@ -30,16 +30,17 @@ class Kind:
 
 
 _FOLLICLE = CellType(
-    radius=6.2, axis=4.0, spread=0.16, elongation=0.25, chromatin=1.7, vesicular=0.4, haematoxylin=0.4, eosin=0.4,
-    nucleolus=0.6, dent=0.16,
+    radius=6.2, axis=4.0, spread=0.16, elongation=0.25, chromatin=1.7, vesicular=0.4,
+    haematoxylin=0.4, eosin=0.4, nucleolus=0.6, dent=0.16,
 )  # fmt: skip
 _HISTIOCYTE = CellType(
-    radius=8.6, axis=3.6, spread=0.15, elongation=0.3, chromatin=1.4, vesicular=0.45, haematoxylin=0.1, eosin=0.5,
-    nucleolus=0.4, dent=0.2,
+    radius=8.6, axis=3.6, spread=0.15, elongation=0.3, chromatin=1.4, vesicular=0.45,
+    haematoxylin=0.1, eosin=0.5, nucleolus=0.4, dent=0.2,
 )  # fmt: skip
 _SPINDLE = CellType(
-    radius=8.0, axis=2.6, spread=0.25, elongation=1.6, chromatin=2.0, vesicular=0.2, haematoxylin=0, eosin=0, dent=0.05
-)
+    radius=8.0, axis=2.6, spread=0.25, elongation=1.6, chromatin=2.0, vesicular=0.2,
+    haematoxylin=0.0, eosin=0.0, dent=0.05,
+)  # fmt: skip
 _KINDS = {
     "lymphoid": Kind(share=0.35, lymphocytes=(0.7, 1.0), spindles=0.04, holes=0.25),
     "follicle": Kind(share=0.10, lymphocytes=(0.1, 0.35), spindles=0.02, holes=0.1, large=_FOLLICLE),
@@ -49,6 +50,7 @@ _KINDS = {
     "fat": Kind(share=0.18, lymphocytes=(0.0, 0.35), spindles=0.3),
     "glass": Kind(share=0.03, lymphocytes=(0.0, 0.0)),
 }
+_SCANT = ("fat", "glass")
 
 
 @dataclass(slots=True)
@@ -66,7 +68,7 @@ class Tissue:
         self.eosin += weight * ground.eosin
 
     def lay_cells(self, rng: np.random.Generator, layer: CellLayer, membrane: float) -> None:
-        """Put cell bodies, then their nuclei, over what is there; ``membrane`` is extra stain where cells touch."""
+        """Put cell bodies, then nuclei, over what is there; ``membrane`` is extra stain where cells touch."""
         at = layer.pixels
         grain = smooth_noise(rng, 1.4).ravel()[at]
         plasma = (1 + np.float32(0.3) * grain) * (1 + np.float32(membrane) * layer.membrane)
@@ -97,17 +99,23 @@ def draw_style(rng: np.random.Generator) -> TissueStyle:
     axis = float(rng.uniform(2.55, 3.15))
     ground = float(rng.uniform(0.22, 0.55))
     lymphocyte = CellType(
-        radius=axis * 1.3, axis=axis, spread=0.15, elongation=0.24, chromatin=float(rng.uniform(2.1, 2.9)),
-        vesicular=0.2, haematoxylin=0.3, eosin=ground * 0.9, dent=0.16,
+        radius=axis * 1.3, axis=axis, spread=0.15, elongation=0.24,
+        chromatin=float(rng.uniform(2.1, 2.9)), vesicular=0.2, haematoxylin=0.3, eosin=ground * 0.9, dent=0.16,
     )  # fmt: skip
     return TissueStyle(lymphocyte, axis * float(rng.uniform(2.15, 2.5)), ground, draw_tumour_style(rng))
 
 
-def grow_tissue(rng: np.random.Generator, style: TissueStyle, wants_tumour: bool, hard_share: float) -> Tissue:
-    """Grow a patch; ``wants_tumour`` puts tumour into its central 32x32, otherwise the centre stays free of it."""
+def grow_tissue(
+    rng: np.random.Generator, style: TissueStyle, wants_tumour: bool, hard_share: float
+) -> Tissue:
+    """Grow a patch; ``wants_tumour`` puts tumour into its central 32x32, otherwise that stays free of it."""
     shape = (PATCH_PX, PATCH_PX)
-    tissue = Tissue(*np.zeros((3, *shape), np.float32), np.zeros(shape, bool))
+    h, e, b = np.zeros((3, *shape), np.float32)
+    tissue = Tissue(h, e, b, np.zeros(shape, bool))
+    hard, around = bool(rng.random() < hard_share), bool(rng.random() < 0.22)
     names = rng.choice(list(_KINDS), size=2, p=[kind.share for kind in _KINDS.values()])
+    if (wants_tumour or around) and names[0] in _SCANT and rng.random() < 0.7:
+        names[0] = "stroma"  # tumour brings its own fibrous bed (desmoplasia)
     second = _parting(rng) if names[0] != names[1] and rng.random() < 0.45 else None
     weights = [np.ones(shape, np.float32)] if second is None else [1 - second, second]
     cosine, sine = unit_vector(rng)
@@ -121,9 +129,10 @@ def grow_tissue(rng: np.random.Generator, style: TissueStyle, wants_tumour: bool
         spindles += weight * np.float32(kind.spindles)
         if kind.large is not None:
             _lay_large(rng, tissue, kind.large, weight * ground.room)
-    if rng.random() < 0.15:
+    if rng.random() < 0.12:
         _lay_blood(rng, tissue, room)
-    room *= _lay_tumour(rng, tissue, style.tumour, wants_tumour, bool(rng.random() < hard_share))
+    if wants_tumour or around:
+        room *= _lay_tumour(rng, tissue, grow_tumour(rng, style.tumour, wants_tumour, hard), style.tumour)
     _lay_lymphocytes(rng, tissue, style, lymphocytes * room)
     _lay_spindles(rng, tissue, spindles * room, cosine, sine)
     thickness = 1 + np.float32(0.09) * smooth_noise(rng, 30)
@@ -136,8 +145,8 @@ def _parting(rng: np.random.Generator) -> Array:
     """Weight of the second tissue: one side of a wavy line."""
     c, s = unit_vector(rng)
     offset = np.float32(rng.uniform(-30, 30))
-    side = (COLUMNS - 48) * c + (ROWS - 48) * s + offset + 7 * smooth_noise(rng, 26) + 2 * smooth_noise(rng, 7)
-    return ramp(side, -1.5, 1.5)
+    waves = 7 * smooth_noise(rng, 26) + 2 * smooth_noise(rng, 7)
+    return ramp((COLUMNS - 48) * c + (ROWS - 48) * s + offset + waves, -1.5, 1.5)
 
 
 def _ground(
@@ -154,7 +163,8 @@ def _ground(
 
 def _lay_large(rng: np.random.Generator, tissue: Tissue, kind: CellType, where: Array) -> None:
     size = float(rng.uniform(0.88, 1.15))
-    kind = replace(kind, radius=kind.radius * size, axis=kind.axis * size, eosin=kind.eosin * float(rng.uniform(0.7, 1.5)))
+    eosin = kind.eosin * float(rng.uniform(0.7, 1.5))
+    kind = replace(kind, radius=kind.radius * size, axis=kind.axis * size, eosin=eosin)
     y, x = lattice(rng, kind.radius * 1.5, 0.32, 8)
     cells = scatter(rng, kind, y, x).sown(rng, where * np.float32(0.93))
     if len(cells):
@@ -163,23 +173,24 @@ def _lay_large(rng: np.random.Generator, tissue: Tissue, kind: CellType, where: 
 
 def _lay_blood(rng: np.random.Generator, tissue: Tissue, room: Array) -> None:
     red = blood(rng, ramp(smooth_noise(rng, 20), 0.6, 0.9) * np.maximum(room, np.float32(0.3)))
-    tissue.blood += red * np.float32(0.7)
+    tissue.blood += red * np.float32(0.9)
     tissue.eosin *= 1 - np.float32(0.7) * np.minimum(red, 1)
 
 
-def _lay_tumour(rng: np.random.Generator, tissue: Tissue, style: TumourStyle, central: bool, hard: bool) -> Array:
-    """Grow tumour into the centre, or now and then only around it; returns the room left for other cells."""
-    outside = rng.random() < 0.22
-    layer = grow_tumour(rng, style, central, hard) if central or outside else None
+def _lay_tumour(
+    rng: np.random.Generator, tissue: Tissue, layer: CellLayer | None, style: TumourStyle
+) -> Array:
+    """Put a layer of tumour cells with the cleft around it; returns the room left for other cells."""
     if layer is None:
         return np.ones_like(tissue.eosin)
-    cleft = ramp(layer.distance, 1.35, 1.0) * (1 - layer.spread(layer.body)) * np.float32(style.cleft)
-    tissue.eosin *= 1 - cleft
-    tissue.haematoxylin *= 1 - cleft
+    body = layer.spread(layer.body)
+    cleft = 1 - np.float32(style.cleft) * np.minimum(2 * blur(blur(body, 0.25), 0.25), 1)
+    tissue.eosin *= cleft
+    tissue.haematoxylin *= cleft
     tissue.lay_cells(rng, layer, membrane=style.membrane)
-    tissue.tumour |= layer.distance < 1
+    tissue.tumour.ravel()[layer.pixels] = True
     infiltrate = np.float32(rng.random() * 0.12)
-    return np.where(layer.distance < 1.1, infiltrate, np.float32(1)) * (1 - layer.spread(layer.nucleus))
+    return np.where(tissue.tumour, infiltrate, np.float32(1)) * (1 - layer.spread(layer.nucleus))
 
 
 def _lay_lymphocytes(rng: np.random.Generator, tissue: Tissue, style: TissueStyle, where: Array) -> None:

@@ -1,7 +1,8 @@
 """From stain amounts to RGB: Beer-Lambert mixing, and the stain and scanner of each slide.
 
-Optical-density vectors after Ruifrok & Johnston, "Quantification of histochemical staining by color deconvolution",
-Anal. Quant. Cytol. Histol. 23 (2001): light of channel c is white[c] * exp(-sum_s amount[s] * vector[s, c]).
+Optical densities add up over the stains as in Ruifrok & Johnston, "Quantification of histochemical staining by color
+deconvolution", Anal. Quant. Cytol. Histol. 23 (2001): the light of channel c is
+white[c] * exp(-sum_s amount[s] * vector[s, c]).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sentinode.data.tissue_scene import Tissue
 from sentinode.schema import PATCH_PX
 
 _CENTRE_VECTORS = (
-    # haematoxylin, eosin, red blood cells
+    # Haematoxylin, eosin and red blood cells, about as real PCam patches of two laboratories show them, and between.
     ((0.49, 0.73, 0.49), (0.24, 0.81, 0.54), (0.12, 0.73, 0.68)),
     ((0.56, 0.78, 0.27), (0.27, 0.93, 0.20), (0.06, 0.90, 0.45)),
     ((0.53, 0.75, 0.41), (0.21, 0.90, 0.38), (0.08, 0.82, 0.55)),
@@ -45,11 +46,13 @@ class Scanner:
 
 
 def draw_scanner(centre_rng: np.random.Generator, slide_rng: np.random.Generator, centre: int) -> Scanner:
-    """The scanner of a slide, varying about that of its centre; ``centre`` picks the family of stain vectors."""
+    """The scanner of a slide, varying about that of its centre; ``centre`` picks the stain vectors."""
     base = np.array(_CENTRE_VECTORS[centre % len(_CENTRE_VECTORS)], np.float32)
     vectors = base * centre_rng.uniform(0.95, 1.05, (3, 3)) * slide_rng.uniform(0.96, 1.04, (3, 3))
     strength = centre_rng.uniform(0.85, 1.0, (3, 1)) * slide_rng.uniform(0.84, 1.16, (3, 1))
-    grey = _CENTRE_WHITE[centre % len(_CENTRE_WHITE)] + centre_rng.uniform(-4, 4, 3) + slide_rng.uniform(-5, 5)
+    grey: NDArray[np.float64] = (
+        _CENTRE_WHITE[centre % len(_CENTRE_WHITE)] + centre_rng.uniform(-4, 4, 3) + slide_rng.uniform(-5, 5)
+    )
     return Scanner(
         vectors=(vectors * strength).astype(np.float32),
         white=np.minimum(grey, 252).astype(np.float32),

@@ -34,17 +34,17 @@ class TumourStyle:
 def draw_tumour_style(rng: np.random.Generator) -> TumourStyle:
     """Draw the tumour style of a slide."""
     axis = float(rng.uniform(4.2, 5.9))
-    spacing = axis * float(rng.uniform(2.3, 3.3))
+    spacing = axis * float(rng.uniform(2.35, 3.4))
     cell = CellType(
         radius=spacing * 0.66,
         axis=axis,
         spread=float(rng.uniform(0.12, 0.3)),
         elongation=float(rng.uniform(0.2, 0.5)),
-        chromatin=float(rng.uniform(1.3, 2.2)),
-        vesicular=float(rng.uniform(0.15, 0.6)),
+        chromatin=float(rng.uniform(1.25, 2.1)),
+        vesicular=float(rng.uniform(0.2, 0.7)),
         haematoxylin=float(rng.uniform(0.15, 0.5)),
         eosin=float(rng.uniform(0.3, 0.8)),
-        nucleolus=float(rng.uniform(0.0, 1.2)),
+        nucleolus=float(rng.uniform(0.0, 1.6)),
         dent=float(rng.uniform(0.12, 0.25)),
     )
     growth = rng.dirichlet((1.2, 1.5, 0.8))
@@ -59,7 +59,7 @@ def draw_tumour_style(rng: np.random.Generator) -> TumourStyle:
 
 
 def grow_tumour(rng: np.random.Generator, style: TumourStyle, central: bool, hard: bool) -> CellLayer | None:
-    """A layer of tumour cells that reaches the central 32x32 (``central``) or keeps off it; None if no cell is left.
+    """Tumour cells that reach the central 32x32 (``central``) or keep off it; None if no cell is left.
 
     ``hard`` makes a small group, which may only touch the centre from outside.
     """
@@ -89,7 +89,9 @@ def _anchor(rng: np.random.Generator, central: bool, hard: bool, radius: float) 
     return _MIDDLE + 44 * float(c), _MIDDLE + 44 * float(s)
 
 
-def _extent(rng: np.random.Generator, style: TumourStyle, dy: Array, dx: Array, hard: bool) -> NDArray[np.bool_]:
+def _extent(
+    rng: np.random.Generator, style: TumourStyle, dy: Array, dx: Array, hard: bool
+) -> NDArray[np.bool_]:
     """Which lattice points, relative to the first, hold tumour cells: bool [M]."""
     c, s = unit_vector(rng)
     u, v = dx * c + dy * s, dy * c - dx * s

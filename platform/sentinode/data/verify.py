@@ -212,15 +212,16 @@ def _manifest_faults(manifest: Manifest) -> Iterator[Fault]:
 
 
 def _cross_faults(manifest: Manifest, reports: list[ShardReport]) -> Iterator[Fault]:
-    """A key in two shards, a slide in two labelled splits."""
+    """A key in two shards; a slide in two labelled splits, unless these were carved by content hash."""
     shard_of: dict[str, str] = {}
     split_of: dict[str, Split] = {}
+    by_slide = all(summary.origin != "carved by content hash" for summary in manifest.splits.values())
     for record, report in zip(manifest.shards, reports, strict=True):
         doubles = [key for key in report.keys if shard_of.setdefault(key, record.name) != record.name]
         if doubles:
             more = f" and {len(doubles) - 1} more" if len(doubles) > 1 else ""
             yield Fault(record.name, f"{doubles[0]}{more} also in {shard_of[doubles[0]]}")
-        if record.split is Split.UNLABELLED:
+        if record.split is Split.UNLABELLED or not by_slide:
             continue
         for slide in sorted(report.slides):
             if split_of.setdefault(slide, record.split) is not record.split:

@@ -105,9 +105,10 @@ def score(detector: Detector, manifest: Manifest, store: Store, split: Split) ->
     loader = PatchLoader(
         manifest, store, split, batch_size=BATCH, training=False, config=LoaderConfig(decode_threads=1)
     )
-    with loader, torch.inference_mode():
+    with loader:
         for batch in loader.epoch():
-            logits.append(detector(batch.images_BHWC)[batch.mask_B].numpy())
+            with torch.inference_mode():
+                logits.append(detector(batch.images_BHWC)[batch.mask_B].numpy())
     return np.concatenate(logits)
 
 

@@ -190,9 +190,8 @@ def _tracked(experiment: Experiment, rank: int) -> Iterator[Tracker | None]:
         finally:
             tracker.finish()
             store = open_store(experiment.run)
-            for path in sorted(Path(name).rglob("*")):
-                if path.is_file() and not path.is_symlink():
-                    store.upload(path, path.relative_to(name).as_posix())
+            for path in Path(name).rglob("*.wandb"):
+                store.upload(path, path.relative_to(name).as_posix())
 
 
 @contextmanager

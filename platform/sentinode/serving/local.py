@@ -61,9 +61,7 @@ class LocalEndpoint:
         except RuntimeError as error:
             reason = _replica_error() or str(error)
             _shut_down()
-            raise SentinodeError(
-                f"the endpoint did not start: {reason}", f"an answer at {self.url}/healthz"
-            ) from error
+            raise SentinodeError(f"the endpoint did not start: {reason}") from error
         except BaseException:
             _shut_down()
             raise

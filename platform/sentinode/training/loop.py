@@ -154,9 +154,9 @@ class _Learner:
         """(loss, AUROC, accuracy) over all ranks, by the weights as they are, in float32, without dropout."""
         metrics = ValidMetrics(self.context.device)
         net = self.state.net.eval()
-        with torch.inference_mode():
-            for batch in batches:
-                images_BHWC = batch.images_BHWC.to(self.context.device, non_blocking=True)
+        for batch in batches:
+            images_BHWC = batch.images_BHWC.to(self.context.device, non_blocking=True)
+            with torch.inference_mode():
                 logits_BK = net(self._in_memory_order(self.preprocess(images_BHWC))).float()
                 metrics.update(
                     logits_BK, batch.labels_B.to(self.context.device), batch.mask_B.to(self.context.device)

@@ -118,6 +118,7 @@ def test_missing_file_is_bad(tmp_path: Path) -> None:
     assert decode_image(tmp_path / "none.png") == BadImage("no such file")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "WEBP", "BMP"])
 def test_damaged_bytes_never_raise(tmp_path: Path, kind: str) -> None:
     rng = np.random.default_rng(7)

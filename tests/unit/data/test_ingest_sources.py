@@ -91,7 +91,13 @@ class TestKaggle:
 class TestPcam:
     @pytest.mark.parametrize(
         "options",
-        [{}, {"chunks": (4, 96, 96, 3)}, {"chunks": (2, 48, 96, 3)}, {"compression": "gzip"}, {"chunks": True}],
+        [
+            {},
+            {"chunks": (4, 96, 96, 3)},
+            {"chunks": (2, 48, 96, 3)},
+            {"compression": "gzip"},
+            {"chunks": True},
+        ],
         ids=["contiguous", "chunked", "odd chunks", "gzip", "automatic"],
     )
     def test_rows_are_found_in_every_storage_layout(self, tmp_path: Path, options: dict[str, object]) -> None:
@@ -136,7 +142,9 @@ class TestPcam:
         write_pcam(tmp_path, "train", noise_patches(2), [0, 1], ["a", "b"])
         meta = tmp_path / "camelyonpatch_level_2_split_train_meta.csv"
         meta.write_text(meta.read_text().replace("True", "False"))
-        assert detect(tmp_path).listing().warnings == (f"1 rows of {meta.name} contradict the labels in y, which were taken",)
+        assert detect(tmp_path).listing().warnings == (
+            f"1 rows of {meta.name} contradict the labels in y, which were taken",
+        )
 
     @pytest.mark.parametrize(
         ("part", "key", "value", "match"),
@@ -189,7 +197,9 @@ class TestPcam:
 
 
 class TestFolder:
-    @pytest.mark.parametrize("names", [("0", "1"), ("negative", "positive"), ("Normal", "Tumour"), ("benign", "malignant")])
+    @pytest.mark.parametrize(
+        "names", [("0", "1"), ("negative", "positive"), ("Normal", "Tumour"), ("benign", "malignant")]
+    )
     def test_usual_class_names(self, tmp_path: Path, names: tuple[str, str]) -> None:
         patches = noise_patches(6)
         write_classes(tmp_path, patches, LABELS, names)
@@ -231,7 +241,9 @@ class TestFolder:
 
     def test_names_that_are_not_utf8(self, tmp_path: Path) -> None:
         write_classes(tmp_path, noise_patches(2), [0, 1])
-        (tmp_path / "0" / "0000.png").rename(tmp_path / "0" / b"\xff\xfe.png".decode(errors="surrogateescape"))
+        (tmp_path / "0" / "0000.png").rename(
+            tmp_path / "0" / b"\xff\xfe.png".decode(errors="surrogateescape")
+        )
         listing = detect(tmp_path).listing()
         assert "not UTF-8" in listing.bad[0]
         assert listing.refs[0] == "0/\\xff\\xfe.png"
@@ -239,8 +251,8 @@ class TestFolder:
     def test_images_outside_of_classes(self, tmp_path: Path) -> None:
         paths = write_classes(tmp_path, noise_patches(2), [0, 1])
         paths[0].rename(tmp_path / "stray.png")
+        write_classes(tmp_path, noise_patches(2), [0, 1])
         with pytest.raises(SourceError, match=r"such as stray\.png"):
-            write_classes(tmp_path, noise_patches(2), [0, 1])
             detect(tmp_path).listing()
 
     def test_classes_beside_splits(self, tmp_path: Path) -> None:
