@@ -149,8 +149,8 @@ class ShardArena:
         return good
 
     def _offset(self, shard: int) -> int:
-        stride = self._fields[self._field_of[shard]].layout.stride_bytes
-        return int(self._first_row[shard]) * stride
+        place = self._fields[self._field_of[shard]]
+        return int(self._first_row[shard] * place.layout.stride_bytes)
 
 
 def _rows_reserved(size_bytes: int, stride_bytes: int) -> int:

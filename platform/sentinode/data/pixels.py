@@ -12,7 +12,8 @@ from sentinode.data.shard_set import ShardSet
 from sentinode.schema import PATCH_PX, Split
 from sentinode.storage import Store
 
-_DECODE_THREADS = 2
+_THREADS = 2
+_MAPPED_BYTES = 64 << 20
 
 
 def read_pixels(
@@ -24,7 +25,9 @@ def read_pixels(
     """
     images_BHWC = torch.empty((len(sample_ids), PATCH_PX, PATCH_PX, 3), dtype=torch.uint8)
     labels_B = torch.empty(len(sample_ids), dtype=torch.int64)
-    shards = ShardSet(manifest.of_split(split), ShardCache(store), _DECODE_THREADS)
+    shards = ShardSet(
+        manifest.of_split(split), ShardCache(store), threads=_THREADS, mapped_bytes=_MAPPED_BYTES
+    )
     try:
         if len(sample_ids):
             shards.read(sample_ids, images_BHWC, labels_B)

@@ -78,7 +78,8 @@ class Tissue:
         e, h = eosin[at], haematoxylin[at]
         e += layer.body * (layer.eosin * plasma - e)
         h += layer.body * (layer.haematoxylin * plasma - h)
-        eosin[at] = e * (1 - np.float32(0.3) * nucleus)
+        # Nuclear protein takes up eosin as well: nuclei are purple, not blue or grey.
+        eosin[at] = e + nucleus * (np.float32(0.16) * layer.chromatin - np.float32(0.35) * e)
         haematoxylin[at] = h + nucleus * (layer.chromatin * clumps - h)
         blood[at] *= 1 - nucleus
 
@@ -114,7 +115,7 @@ def grow_tissue(
     tissue = Tissue(h, e, b, np.zeros(shape, bool))
     hard, around = bool(rng.random() < hard_share), bool(rng.random() < 0.22)
     names = rng.choice(list(_KINDS), size=2, p=[kind.share for kind in _KINDS.values()])
-    if (wants_tumour or around) and names[0] in _SCANT and rng.random() < 0.7:
+    if (wants_tumour or around) and names[0] in _SCANT and rng.random() < 0.85:
         names[0] = "stroma"  # tumour brings its own fibrous bed (desmoplasia)
     second = _parting(rng) if names[0] != names[1] and rng.random() < 0.45 else None
     weights = [np.ones(shape, np.float32)] if second is None else [1 - second, second]

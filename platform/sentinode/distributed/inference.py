@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load, save
 
 from sentinode.data.columns import read_columns
-from sentinode.data.loader import LoaderConfig, PatchLoader
+from sentinode.data.loader import PatchLoader
 from sentinode.data.manifest import Manifest, ShardRecord
 from sentinode.errors import SentinodeError
 from sentinode.evaluation.predictions import Predictions
@@ -103,7 +103,7 @@ def score(detector: Detector, manifest: Manifest, store: Store, split: Split) ->
     detector = detector.eval()
     logits: list[Logits] = []
     loader = PatchLoader(
-        manifest, store, split, batch_size=BATCH, training=False, config=LoaderConfig(decode_threads=1)
+        manifest, store, split, batch_size=BATCH, training=False
     )
     with loader:
         for batch in loader.epoch():

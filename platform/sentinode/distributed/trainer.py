@@ -56,7 +56,7 @@ class ScalingSettings(Frozen):
     """CPU cores, and so computing threads, of each."""
     use_gpu: bool = False
     """Give each worker a GPU."""
-    loader: LoaderConfig = LoaderConfig(decode_threads=1)
+    loader: LoaderConfig = LoaderConfig()
     """How each worker reads."""
 
     @property

@@ -49,7 +49,7 @@ class Calibration:
 
     def brier(self, weights_N: IntArray) -> float:
         """Mean squared error of the probability, 0 is perfect."""
-        return float(np.dot(weights_N, self.squared_N) / weights_N.sum())
+        return float(np.sum(weights_N * self.squared_N) / weights_N.sum())
 
     def ece(self, weights_N: IntArray) -> float:
         """Mean gap between probability and frequency over the bins, weighted by their patches."""

@@ -134,7 +134,8 @@ def average_precision(curve: ScoreCurve) -> float:
     if not curve.positives:
         return math.nan
     steps = np.diff(curve.tp_T, prepend=0)
-    return float(np.dot(steps, curve.tp_T / np.maximum(curve.tp_T + curve.fp_T, 1))) / curve.positives
+    # Not np.dot: on floats it wakes BLAS threads, which on a busy machine cost 10 times the CPU time.
+    return float(np.sum(steps * (curve.tp_T / np.maximum(curve.tp_T + curve.fp_T, 1)))) / curve.positives
 
 
 def specificity_at_sensitivity(curve: ScoreCurve, sensitivity: float) -> float:

@@ -22,7 +22,7 @@ class EvaluationConfig(Frozen):
     screening_sensitivity: float = Field(default=0.99, gt=0, le=1)
     """Sensitivity that the `screening` threshold must reach on validation."""
     target_sensitivities: tuple[float, ...] = ()
-    """Further thresholds, one a sensitivity in (0, 1]; named `sensitivity-95`, `sensitivity-99_5` and so on."""
+    """Further thresholds, by sensitivity in (0, 1]; named `sensitivity-95`, `sensitivity-99_5` and so on."""
     operating_point: str = "screening"
     """Operating point of the headline and of verdicts: screening, balanced, or one of the further ones."""
     workload_sensitivities: tuple[float, ...] = (0.95, 0.99, 1.0)

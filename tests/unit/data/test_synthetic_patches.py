@@ -29,7 +29,7 @@ GOLDEN = {
 
 @pytest.fixture(scope="module")
 def patches() -> list[SyntheticPatch]:
-    return list(synthetic_patches(CONFIG, range(300)))
+    return list(synthetic_patches(CONFIG, range(240)))
 
 
 def digest(patch: SyntheticPatch) -> str:
@@ -45,7 +45,7 @@ def test_shape_and_type(patches: list[SyntheticPatch]) -> None:
 
 
 def test_any_subset_in_any_order_gives_the_same_pixels(patches: list[SyntheticPatch]) -> None:
-    order = [250, 3, 77, 3]
+    order = [200, 3, 77, 3]
     assert [digest(p) for p in synthetic_patches(CONFIG, order)] == [digest(patches[i]) for i in order]
 
 
@@ -58,13 +58,13 @@ def test_another_process_gives_the_same_pixels(patches: list[SyntheticPatch]) ->
     code = (
         "import hashlib; from sentinode.data.synthetic import *; "
         "c = SyntheticConfig(patches=600, slides=12, centres=3, seed=7); "
-        "print(*(hashlib.sha256(p.pixels.tobytes()).hexdigest() for p in synthetic_patches(c, [299, 11])))"
+        "print(*(hashlib.sha256(p.pixels.tobytes()).hexdigest() for p in synthetic_patches(c, [239, 11])))"
     )
     root = str(Path(sentinode.__file__).parents[1])
     out = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": root}, capture_output=True, text=True, check=True
     )
-    assert out.stdout.split() == [digest(patches[299]), digest(patches[11])]
+    assert out.stdout.split() == [digest(patches[239]), digest(patches[11])]
 
 
 def test_golden_patches() -> None:
@@ -83,16 +83,15 @@ def test_seed_changes_every_patch_and_no_two_are_equal(patches: list[SyntheticPa
 
 def test_label_is_tumour_in_the_central_square(patches: list[SyntheticPatch]) -> None:
     around = 0
-    for index in range(150):
+    for index in range(100):
         tissue, _, _ = _grow(CONFIG, index)
         assert patches[index].label == int(tissue.tumour[MIDDLE, MIDDLE].any())
         around += patches[index].label == 0 and bool(tissue.tumour.any())
-    assert around >= 5, "negatives with tumour only in the outer ring are part of the set"
+    assert around >= 3, "negatives with tumour only in the outer ring are part of the set"
 
 
-def test_classes_are_balanced() -> None:
-    labels = [int(_grow(CONFIG, i)[0].tumour[MIDDLE, MIDDLE].any()) for i in range(600)]
-    assert 0.44 < float(np.mean(labels)) < 0.56
+def test_classes_are_balanced(patches: list[SyntheticPatch]) -> None:
+    assert 0.42 < float(np.mean([p.label for p in patches])) < 0.58
 
 
 def test_slides_and_centres(patches: list[SyntheticPatch]) -> None:

@@ -87,7 +87,7 @@ def test_cells_lie_where_they_are_put() -> None:
 @pytest.mark.parametrize("hard", [False, True])
 def test_tumour_reaches_the_centre_or_keeps_off_it(hard: bool) -> None:
     reached = kept_off = 0
-    for seed in range(60):
+    for seed in range(40):
         rng = generator(seed)
         style = draw_tumour_style(rng)
         for central in (True, False):
@@ -100,8 +100,8 @@ def test_tumour_reaches_the_centre_or_keeps_off_it(hard: bool) -> None:
             else:
                 assert not mask[MIDDLE, MIDDLE].any()
                 kept_off += bool(mask.any())
-    assert reached >= 57
-    assert kept_off >= 30
+    assert reached >= 38
+    assert kept_off >= 20
 
 
 def test_light_follows_beer_and_lambert() -> None:
@@ -123,4 +123,4 @@ def test_compression_loses_about_what_a_real_jpeg_encoder_loses() -> None:
     theirs = np.asarray(Image.open(buffer), np.float64)
     error, reference = np.std(ours - patch), np.std(theirs - patch)
     assert error == pytest.approx(reference, rel=0.5)
-    assert np.abs(compress(patch.astype(np.float32), 1e-3) - patch).max() < 3
+    assert np.abs(compress(patch.astype(np.float32), 1e-3) - patch).max() < 5
