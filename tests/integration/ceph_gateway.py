@@ -102,13 +102,20 @@ class CephGateway:
         with ExitStack() as starting:
             self._configure()
             fsid = str(uuid4())
-            self._run("ceph-mon", "--mkfs", "-i", "a", "--monmap", str(self.folder / "monmap"), until_s=deadline_s)
+            self._run(
+                "ceph-mon", "--mkfs", "-i", "a", "--monmap", str(self.folder / "monmap"), until_s=deadline_s
+            )
             self._start(starting, "ceph-mon", "-i", "a")
             self._run("ceph", "osd", "new", fsid, "0", until_s=deadline_s)
             self._run("ceph-osd", "--mkfs", "-i", "0", "--osd-uuid", fsid, until_s=deadline_s)
             self._start(starting, "ceph-osd", "-i", "0")
             self._start(starting, "ceph-mgr", "-i", "x")
-            user = ["--uid=test", "--display-name=test", f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}"]
+            user = [
+                "--uid=test",
+                "--display-name=test",
+                f"--access-key={ACCESS_KEY}",
+                f"--secret-key={SECRET_KEY}",
+            ]
             self._run("radosgw-admin", "user", "create", *user, until_s=deadline_s)
             gateway = self._start(starting, "radosgw", "-n", "client.admin")
             self._await_gateway(gateway, deadline_s)
@@ -151,7 +158,9 @@ class CephGateway:
                 timeout=timeout_s,
             )
         except subprocess.TimeoutExpired as error:
-            raise RuntimeError(f"{command} did not end in {timeout_s:.0f} s; logs are in {self.folder}") from error
+            raise RuntimeError(
+                f"{command} did not end in {timeout_s:.0f} s; logs are in {self.folder}"
+            ) from error
         if done.returncode:
             raise RuntimeError(f"{command} failed ({done.returncode}): {done.stderr.strip()}")
 
@@ -183,7 +192,9 @@ class CephGateway:
                 time.sleep(0.1)
             else:
                 return
-        raise RuntimeError(f"the gateway did not answer within {START_TIMEOUT_S:.0f} s; logs are in {self.folder}")
+        raise RuntimeError(
+            f"the gateway did not answer within {START_TIMEOUT_S:.0f} s; logs are in {self.folder}"
+        )
 
 
 def _free_port() -> int:

@@ -8,11 +8,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from sentinode.config import Frozen, Record
-from sentinode.schema import CLASS_NAMES, PATCH_MPP_UM_PX, PATCH_PX
-
-RESEARCH_USE_ONLY: Final = (
-    "Research use only. Not a medical device; not for diagnosis or treatment decisions."
-)
+from sentinode.schema import CLASS_NAMES, PATCH_MPP_UM_PX, PATCH_PX, RESEARCH_USE_ONLY
 
 PICKLE_SUFFIXES: Final = frozenset(
     {".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".dill", ".npy", ".npz"}

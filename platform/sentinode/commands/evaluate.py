@@ -31,7 +31,7 @@ SUBMISSION = "submission.csv"
 
 
 class EvaluateCommand(Frozen):
-    """Predict every split of a run's data set, choose thresholds on valid, and measure test at them."""
+    """Predict all but the train split of a run's data set, choose thresholds on valid, and measure test at them."""
 
     run: str
     """URL of a finished run."""
@@ -75,8 +75,10 @@ def evaluate_run(config: EvaluateCommand, progress: ProgressCallback) -> Evaluat
     manifest, data = load_manifest(config.data or record.experiment.data)
     record.check_data(manifest)
     store = open_store(config.run)
-    predictions = {
-        split: _predict(detector, record, manifest, data, split, progress) for split in manifest.splits
+    predictions: dict[Split, Predictions] = {
+        split: _predict(detector, record, manifest, data, split, progress)
+        for split in manifest.splits
+        if split is not Split.TRAIN
     }
     for split, columns in predictions.items():
         columns.write(store, f"predictions/{split.value}.parquet")

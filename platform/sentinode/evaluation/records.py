@@ -9,9 +9,7 @@ from pydantic import Field, model_validator
 from sentinode.config import Frozen, Record
 from sentinode.evaluation.calibration import ReliabilityBin
 from sentinode.evaluation.operating_point import OperatingPoint
-
-RESEARCH_USE = "For research use only. Not a medical device; not for diagnosis or treatment decisions."
-
+from sentinode.schema import RESEARCH_USE_ONLY
 
 IntervalMethod = Literal["bootstrap over slides", "bootstrap over patches", "exact over patches", "none"]
 
@@ -107,7 +105,7 @@ class EvaluationReport(Record):
     summary: str
     """The headline as plain sentences."""
     warnings: tuple[str, ...]
-    notice: str = RESEARCH_USE
+    notice: str = RESEARCH_USE_ONLY
 
     @property
     def headline(self) -> SplitResult:

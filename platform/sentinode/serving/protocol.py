@@ -11,10 +11,9 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from sentinode.bundle.card import RESEARCH_USE_ONLY
 from sentinode.config import Frozen
 from sentinode.errors import RequestError
-from sentinode.schema import PATCH_PX
+from sentinode.schema import PATCH_PX, RESEARCH_USE_ONLY
 from sentinode.serving import limits
 from sentinode.serving.limits import ImageFormat
 

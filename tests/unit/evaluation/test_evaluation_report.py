@@ -13,9 +13,10 @@ from sentinode.errors import EvaluationError, LeakError
 from sentinode.evaluation import cautions
 from sentinode.evaluation.gallery import GalleryPatch, gallery_patches, worst_errors
 from sentinode.evaluation.predictions import Predictions
-from sentinode.evaluation.records import RESEARCH_USE, Estimate
+from sentinode.evaluation.records import Estimate
 from sentinode.evaluation.report import EvaluationConfig, EvaluationReport, evaluate
 from sentinode.evaluation.report_html import render_html
+from sentinode.schema import RESEARCH_USE_ONLY
 
 QUICK = EvaluationConfig(resamples=200)
 VALID, TEST = make_predictions(400, "valid", 1), make_predictions(300, "test", 2)
@@ -77,7 +78,7 @@ def test_the_report_is_reproducible_and_survives_json(report: EvaluationReport) 
     assert evaluate(VALID, TEST, report.config) == report
     again = EvaluationReport.from_json(report.to_json(), "report.json")
     assert again == report
-    assert json.loads(report.to_json())["notice"] == RESEARCH_USE
+    assert json.loads(report.to_json())["notice"] == RESEARCH_USE_ONLY
 
 
 def test_intervals_name_their_unit() -> None:
@@ -224,7 +225,7 @@ def test_the_page_is_self_contained_and_holds_the_figures(report: EvaluationRepo
     assert "NaN" not in html
     assert ">nan" not in html.lower()
     assert html.count("data:image/png;base64,") == len(worst_errors(TEST, report.verdict_point.threshold, 3))
-    assert html.count(RESEARCH_USE) >= 2
+    assert html.count(RESEARCH_USE_ONLY) >= 2
     assert report.test is not None
     auroc = report.test.measures["auroc"]
     assert auroc.value is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,12 +22,14 @@ class SyntheticSource:
     kind: str = "synthetic"
 
     def listing(self) -> Listing:
-        """One row a patch; its ref tells the seed, so that patches of two seeds never share one."""
+        """One row a patch. A ref tells the settings and the first patch's pixels, so that another seed, or another
+        release of the generator, never passes for the same source."""
         count = self.config.patches
         where = [slide_of(self.config, i) for i in range(count)]
-        settings = self.config.model_copy(update={"patches": 1}).digest()[:8]
+        first = next(iter(synthetic_patches(self.config, [0]))).pixels
+        made = hashlib.sha256(self.config.digest().encode() + first.tobytes()).hexdigest()[:8]
         return Listing(
-            [f"synthetic/{settings}/{i}" for i in range(count)],
+            [f"synthetic/{made}/{i}" for i in range(count)],
             np.zeros(count, np.int64),
             np.full(count, UNKNOWN, np.int8),
             np.full(count, UNKNOWN, np.int8),
