@@ -85,19 +85,22 @@ def parse(flags: type[T], name: str, arguments: Sequence[str], defaults: T | Non
     """Turn ``arguments`` into the frozen model ``flags``; also whether ``--dry-run`` was given.
 
     Raises ConfigError for values that do not go together; unknown flags and single values that are wrong end the
-    process with status 2 and a message.
+    process with status 2 and a message. ``defaults`` may lack fields: those are required.
     """
     switch: Any = (Annotated[bool, Field(description="Print the resolved configuration and stop.")], False)
     extended: Any = create_model(
         f"{flags.__name__}Flags", __base__=flags, __doc__=flags.__doc__, dry_run=switch
     )
-    given = extended.model_validate(dict(defaults)) if defaults is not None else tyro.MISSING_NONPROP
+    given = tyro.MISSING_NONPROP
+    if defaults is not None:
+        fields = {field: getattr(defaults, field, tyro.MISSING) for field in flags.model_fields}
+        given = extended.model_construct(**fields, dry_run=False)
     parsed = tyro.cli(
         extended,
         prog=f"sentinode {name}",
         args=list(arguments),
         default=given,
-        config=(tyro.conf.FlagCreatePairsOff,),
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.EnumChoicesFromValues),
     )
     values = dict(parsed)
     dry_run = bool(values.pop("dry_run"))

@@ -27,7 +27,7 @@ def test_readme_commands_work(repository: Path, tmp_path: Path) -> None:
     commands = blocks(repository / "README.md")
     assert len(commands) >= 5, "the README shows a command for each step"
     script = "set -euo pipefail\n" + "\n".join(f"echo '--- block {i}'\n{b}" for i, b in enumerate(commands))
-    for name in ("jobs", "platform", "serve", "pyproject.toml"):
+    for name in ("docs", "jobs", "platform", "serve"):
         (tmp_path / name).symlink_to(repository / name)
     binaries = Path(sys.executable).parent
     environment = os.environ | {

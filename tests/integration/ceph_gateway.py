@@ -18,13 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
+
+import boto3
 
 PROGRAMS = ("ceph", "ceph-mon", "ceph-mgr", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin", "setpriv")
 START_TIMEOUT_S = 60.0
@@ -76,13 +77,19 @@ def missing_programs() -> list[str]:
 
 
 class CephGateway:
-    """A gateway with one user, its data in memory, its logs and sockets below ``folder``."""
+    """A gateway with one user and one bucket, its data in memory, its logs below ``folder``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bucket: str = "ceph-tests") -> None:
         self.folder = folder
+        self.bucket = bucket
         self.endpoint_url = f"http://127.0.0.1:{_free_port()}"
         self.start_s = 0.0
         self._running = ExitStack()
+
+    @property
+    def url(self) -> str:
+        """``s3://bucket``."""
+        return f"s3://{self.bucket}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -119,6 +126,7 @@ class CephGateway:
             self._run("radosgw-admin", "user", "create", *user, until_s=deadline_s)
             gateway = self._start(starting, "radosgw", "-n", "client.admin")
             self._await_gateway(gateway, deadline_s)
+            self._make_bucket()
             self._running = starting.pop_all()
         self.start_s = time.monotonic() - begin_s
         return self
@@ -196,6 +204,10 @@ class CephGateway:
             f"the gateway did not answer within {START_TIMEOUT_S:.0f} s; logs are in {self.folder}"
         )
 
+    def _make_bucket(self) -> None:
+        session = boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name="us-east-1")
+        session.client("s3", endpoint_url=self.endpoint_url).create_bucket(Bucket=self.bucket)
+
 
 def _free_port() -> int:
     with socket.socket() as probe:
@@ -208,7 +220,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder, CephGateway(Path(folder)) as ceph:
         print(*(f"export {name}={value}" for name, value in ceph.environment.items()), sep="\n", flush=True)
         print(f"# started in {ceph.start_s:.1f} s", file=sys.stderr)
-        try:
+        with suppress(KeyboardInterrupt):
             time.sleep(86_400)
-        except KeyboardInterrupt:
-            pass

@@ -4,10 +4,10 @@
         os.environ["AWS_ENDPOINT_URL_S3"] = proxy.url
         proxy.fail(r"GET .*/shards/", times=2, fault=truncate(1000))
 
-``fail(pattern, times, fault)``: the next ``times`` requests (None: all) whose ``"METHOD /path?query"`` holds the regular
-expression ``pattern`` suffer ``fault``; rules are tried in the order in which they were made. ``proxy.requests`` lists
-every request seen, ``proxy.clear()`` forgets rules and requests. The Host header is forwarded unchanged, since S3
-signatures cover it. Bodies are held in memory: use objects of up to some 100 MB.
+``fail(pattern, times, fault)``: the next ``times`` requests (None: all) whose ``"METHOD /path?query"`` holds the
+regular expression ``pattern`` suffer ``fault``; rules are tried in the order in which they were made.
+``proxy.requests`` lists every request seen, ``proxy.clear()`` forgets rules and requests. The Host header is
+forwarded unchanged, since S3 signatures cover it. Bodies are held in memory: use objects of up to some 100 MB.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
             proxy.closing.wait(fault.stall_s)
             self._hang_up(fault.reset)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
 
     def _ask(self, body: bytes) -> Answer:
         upstream = http.client.HTTPConnection(self.server.proxy.upstream, timeout=60)

@@ -6,6 +6,7 @@ import logging
 
 from sentinode.data.ingest_config import IngestConfig
 from sentinode.data.manifest import Manifest
+from sentinode.distributed.ingest import ingest
 from sentinode.logs import progress_bars
 
 log = logging.getLogger(__name__)
@@ -14,10 +15,7 @@ FLAGS = IngestConfig
 
 def run(config: IngestConfig) -> int:
     """Ingest and say what was taken and what was left out."""
-    from sentinode.distributed.cluster import ray_session
-    from sentinode.distributed.ingest import ingest
-
-    with ray_session(), progress_bars() as progress:
+    with progress_bars() as progress:
         manifest = ingest(config, progress)
     for line in describe(manifest):
         log.info("%s", line)

@@ -6,6 +6,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
+from sentinode.data.manifest import load_manifest
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.trainer import ScalingSettings, TrainResult, train
 from sentinode.experiment import Experiment
@@ -55,6 +56,7 @@ def defaults(arguments: Sequence[str]) -> tuple[TrainCommand, list[str]]:
 def run(config: TrainCommand) -> int:
     """Train to the end and say what came of it."""
     experiment = config.experiment()
+    load_manifest(experiment.data)  # a wrong URL is told before Ray is started
     with ray_session(config.ray_address, config.scaling.num_cpus), progress_bars() as progress:
         result = train(experiment, config.scaling, epoch_progress(experiment, progress))
     for line in describe(result):

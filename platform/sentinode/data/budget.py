@@ -8,11 +8,12 @@ import fcntl
 import logging
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sentinode.data.locks import locked, read_text, write_text
+from sentinode.data.locks import locked, locked_unless_taken, read_text, write_text
 from sentinode.errors import ConfigError, StoreError
 
 logger = logging.getLogger(__name__)
@@ -37,11 +38,13 @@ class CacheBudget:
         free_bytes = shutil.disk_usage(folder).free
         return cls(folder, int(_DISK_SHARE * (free_bytes + cls(folder, 0)._used_bytes())))
 
-    def reserve(self, size_bytes: int) -> None:
-        """Make room for ``size_bytes`` and count them.
+    @contextmanager
+    def room(self, name: str, size_bytes: int) -> Iterator[Path]:
+        """An empty folder in which to put together shard ``name``, with ``size_bytes`` counted for it.
 
-        Raises ConfigError where they exceed the whole budget, StoreError where shards in use leave too
-        little. OSError is left to the caller.
+        The caller holds the shard's lock. The folder is removed at the end; the count stays unless an error
+        leaves the block. Raises ConfigError where the shard exceeds the whole budget, StoreError where
+        shards in use leave too little room. OSError is left to the caller.
         """
         if size_bytes > self.size_bytes:
             raise ConfigError(
@@ -49,6 +52,25 @@ class CacheBudget:
                 f"at most the cache budget of {self.size_bytes} bytes",
                 "raise the budget",
             )
+        # Its name tells other processes how much is reserved, however little of it is written yet.
+        folder = self.folder / "partial" / f"{name}.{size_bytes}"
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
+        self._reserve(folder, size_bytes)
+        try:
+            yield folder
+        except BaseException:
+            self.give_back(size_bytes)
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def give_back(self, size_bytes: int) -> None:
+        """Count ``size_bytes`` less: a download failed or a file was removed."""
+        with locked(self.folder / "usage") as usage:
+            text = read_text(usage)
+            write_text(usage, str(max(0, int(text) - size_bytes)) if text.isdigit() else "")
+
+    def _reserve(self, folder: Path, size_bytes: int) -> None:
         limit_bytes = self.size_bytes - size_bytes
         with locked(self.folder / "usage") as usage:
             text = read_text(usage)
@@ -57,6 +79,8 @@ class CacheBudget:
                 # Killed processes may have left the count too high; it is never too low.
                 used_bytes = self._evict_down_to(limit_bytes)
             fits = used_bytes <= limit_bytes
+            if fits:
+                folder.mkdir()
             write_text(usage, str(used_bytes + size_bytes if fits else used_bytes))
         if not fits:
             raise StoreError(
@@ -64,12 +88,6 @@ class CacheBudget:
                 f"at most its budget of {self.size_bytes} bytes",
                 "raise the budget, or use block shuffle with smaller blocks",
             )
-
-    def give_back(self, size_bytes: int) -> None:
-        """Count ``size_bytes`` less: a download failed or a file was removed."""
-        with locked(self.folder / "usage") as usage:
-            text = read_text(usage)
-            write_text(usage, str(max(0, int(text) - size_bytes)) if text.isdigit() else "")
 
     def _evict_down_to(self, limit_bytes: int) -> int:
         """Remove shards that nobody reads until at most ``limit_bytes`` are left; returns what is left."""
@@ -82,8 +100,16 @@ class CacheBudget:
         return used_bytes
 
     def _used_bytes(self) -> int:
-        partial = (path for path in (self.folder / "partial").glob("*/*"))
-        return sum(map(_size, (*self._shards(), *partial)))
+        """Of all shards and of all downloads under way; what killed downloads left is removed."""
+        used_bytes = sum(map(_size, self._shards()))
+        for folder in (self.folder / "partial").iterdir():
+            name, _, reserved = folder.name.rpartition(".")
+            with locked_unless_taken(self.folder / "shards" / f"{name}.lock") as lock:
+                if lock is None:
+                    used_bytes += int(reserved) if reserved.isdigit() else 0
+                else:
+                    shutil.rmtree(folder, ignore_errors=True)
+        return used_bytes
 
     def _shards(self) -> list[Path]:
         with os.scandir(self.folder / "shards") as entries:

@@ -17,7 +17,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,22 +143,17 @@ class ShardCache:
             size_bytes = path.stat().st_size
             path.unlink()
             self._budget.give_back(size_bytes)
-        partial = self.folder / "partial" / path.name
-        shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
-        self._budget.reserve(record.size_bytes)
-        try:
-            partial.mkdir()
-            whole = partial / "shard"
-            self.store.download(record.name, whole, sha256=record.sha256, size_bytes=record.size_bytes)
-            whole.replace(path)
-        except BaseException as error:
-            self._budget.give_back(record.size_bytes)
-            if isinstance(error, StoreError) and self.store.locate(record.name) not in error.found:
-                found = f"shard {self.store.locate(record.name)} cannot be cached: {error.found}"
+        where = self.store.locate(record.name)
+        with self._budget.room(path.name, record.size_bytes) as folder:
+            try:
+                whole = folder / "shard"
+                self.store.download(record.name, whole, sha256=record.sha256, size_bytes=record.size_bytes)
+            except StoreError as error:
+                if where in error.found:
+                    raise
+                found = f"shard {where} cannot be cached: {error.found}"
                 raise type(error)(found, error.expected, error.remedy) from error
-            raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            whole.replace(path)
 
     def _refuse(self, path: Path, record: ShardRecord) -> None:
         if not path.exists():

@@ -30,7 +30,7 @@ class Kind:
 
 
 _FOLLICLE = CellType(
-    radius=6.2, axis=4.0, spread=0.16, elongation=0.25, chromatin=1.7, vesicular=0.4,
+    radius=5.8, axis=3.7, spread=0.16, elongation=0.25, chromatin=1.7, vesicular=0.4,
     haematoxylin=0.4, eosin=0.4, nucleolus=0.6, dent=0.16,
 )  # fmt: skip
 _HISTIOCYTE = CellType(
@@ -42,8 +42,8 @@ _SPINDLE = CellType(
     haematoxylin=0.0, eosin=0.0, dent=0.05,
 )  # fmt: skip
 _KINDS = {
-    "lymphoid": Kind(share=0.35, lymphocytes=(0.7, 1.0), spindles=0.04, holes=0.25),
-    "follicle": Kind(share=0.10, lymphocytes=(0.1, 0.35), spindles=0.02, holes=0.1, large=_FOLLICLE),
+    "lymphoid": Kind(share=0.37, lymphocytes=(0.7, 1.0), spindles=0.04, holes=0.25),
+    "follicle": Kind(share=0.08, lymphocytes=(0.1, 0.35), spindles=0.02, holes=0.1, large=_FOLLICLE),
     "sinus": Kind(share=0.12, lymphocytes=(0.15, 0.6), spindles=0.1, holes=1.5, large=_HISTIOCYTE),
     "histiocytes": Kind(share=0.08, lymphocytes=(0.02, 0.2), spindles=0.03, holes=0.3, large=_HISTIOCYTE),
     "stroma": Kind(share=0.14, lymphocytes=(0.0, 0.1), spindles=0.45),

@@ -48,8 +48,8 @@ class Scanner:
 def draw_scanner(centre_rng: np.random.Generator, slide_rng: np.random.Generator, centre: int) -> Scanner:
     """The scanner of a slide, varying about that of its centre; ``centre`` picks the stain vectors."""
     base = np.array(_CENTRE_VECTORS[centre % len(_CENTRE_VECTORS)], np.float32)
-    vectors = base * centre_rng.uniform(0.95, 1.05, (3, 3)) * slide_rng.uniform(0.96, 1.04, (3, 3))
-    strength = centre_rng.uniform(0.8, 0.95, (3, 1)) * slide_rng.uniform(0.84, 1.16, (3, 1))
+    vectors = base * centre_rng.uniform(0.95, 1.05, (3, 3)) * slide_rng.uniform(0.97, 1.03, (3, 3))
+    strength = centre_rng.uniform(0.8, 0.95, (3, 1)) * slide_rng.uniform(0.9, 1.1, (3, 1))
     grey: NDArray[np.float64] = (
         _CENTRE_WHITE[centre % len(_CENTRE_WHITE)] + centre_rng.uniform(-4, 4, 3) + slide_rng.uniform(-5, 5)
     )

@@ -33,8 +33,8 @@ class TumourStyle:
 
 def draw_tumour_style(rng: np.random.Generator) -> TumourStyle:
     """Draw the tumour style of a slide."""
-    axis = float(rng.uniform(4.2, 5.9))
-    spacing = axis * float(rng.uniform(2.35, 3.4))
+    axis = float(rng.uniform(4.8, 6.4))
+    spacing = axis * float(rng.uniform(2.35, 3.1))
     cell = CellType(
         radius=spacing * 0.66,
         axis=axis,
@@ -43,7 +43,7 @@ def draw_tumour_style(rng: np.random.Generator) -> TumourStyle:
         chromatin=float(rng.uniform(1.25, 2.1)),
         vesicular=float(rng.uniform(0.2, 0.7)),
         haematoxylin=float(rng.uniform(0.15, 0.5)),
-        eosin=float(rng.uniform(0.3, 0.8)),
+        eosin=float(rng.uniform(0.4, 0.85)),
         nucleolus=float(rng.uniform(0.0, 1.6)),
         dent=float(rng.uniform(0.12, 0.25)),
     )

@@ -1,4 +1,6 @@
-"""The node cache on one machine: once per node, verified, within its budget, never pulled from under a reader."""
+"""The node cache on one machine: once per node, verified, within its budget, never pulled from under a
+reader.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def cache_of(remote: RemoteFolder, folder: Path, budget_bytes: int | None = None
     return ShardCache(remote, folder / "cache", budget_bytes)  # type: ignore[arg-type]
 
 
-def test_a_shard_is_downloaded_once_for_all_threads(known: KnownSet, remote: RemoteFolder, tmp_path: Path) -> None:
+def test_a_shard_is_downloaded_once_for_all_threads(
+    known: KnownSet, remote: RemoteFolder, tmp_path: Path
+) -> None:
     record = known.manifest.shards[0]
     caches = [cache_of(remote, tmp_path) for _ in range(6)]
     threads = [threading.Thread(target=cache.fetch, args=(record,)) for cache in caches]
@@ -161,9 +165,8 @@ def test_least_recently_used_shards_make_way_and_used_ones_stay(
     cache.fetch(a)
     cache.fetch(c)
     assert cache.path(a).exists() and not cache.path(b).exists(), "b was used least recently"
-    with cache.lease(a), cache.lease(c):
-        with pytest.raises(StoreError, match="are in use"):
-            cache.fetch(d)
+    with cache.lease(a), cache.lease(c), pytest.raises(StoreError, match="are in use"):
+        cache.fetch(d)
     cache.fetch(d)
     kept = [r for r in (a, b, c, d) if cache.path(r).exists()]
     assert d in kept and len(kept) == 2
@@ -196,10 +199,13 @@ def test_the_budget_counts_again_after_a_kill(known: KnownSet, remote: RemoteFol
     cache = cache_of(remote, tmp_path, budget_bytes=2 * a.size_bytes)
     cache.fetch(a)
     (tmp_path / "cache" / "usage").write_text(str(10**12))  # reserved by a process that was killed
-    leftover = tmp_path / "cache" / "partial" / cache.path(b).name
+    leftover = tmp_path / "cache" / "partial" / f"{cache.path(b).name}.{b.size_bytes}"
     leftover.mkdir()
     (leftover / "half").write_bytes(b"x" * 1000)
+    other = tmp_path / "cache" / "partial" / f"other.{10**12}"
+    other.mkdir()
     cache.fetch(b)
+    assert not other.exists()
     assert cache.path(a).exists() and cache.path(b).exists()
     assert int((tmp_path / "cache" / "usage").read_text()) <= 2 * a.size_bytes
 
@@ -257,7 +263,9 @@ def test_an_unusable_folder_is_a_store_error(known: KnownSet, tmp_path: Path) ->
         ShardCache(known.store, tmp_path / "file" / "cache")
 
 
-def test_the_default_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_default_folder_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("SENTINODE_CACHE", str(tmp_path))
     assert default_folder() == tmp_path
     monkeypatch.delenv("SENTINODE_CACHE")

@@ -161,9 +161,7 @@ def test_uneven_batches_are_refused_with_a_remedy() -> None:
     with pytest.raises(ConfigError, match="rank 2 of 2"):
         plan.ids(2, 2)
     with pytest.raises(ConfigError, match="labels of all samples"):
-        plan_training(
-            [100], digest="d", seed=0, epoch=0, batch_size=10, shuffle=ShuffleConfig(balanced=True)
-        )
+        plan_training([100], digest="d", seed=0, epoch=0, batch_size=10, shuffle=ShuffleConfig(balanced=True))
 
 
 @pytest.mark.parametrize("kind", ["full", "block"])

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import distributed, multiprocessing
-
-sys.path.insert(0, str(Path(__file__).parent))
-from training_data import MemoryData
+from training_parts import MemoryData
 
 from sentinode.errors import IntegrityError, TrainingError
 from sentinode.models.families import ModelConfig, build_model
@@ -28,6 +26,14 @@ from sentinode.training.state import (
 )
 
 ONE = RankContext()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def plan(**changes: object) -> Recipe:

@@ -148,6 +148,10 @@ def _scratch(path: Path) -> Path:
 def _unpack(path: Path) -> Path:
     raw = _scratch(path)
     raw.parent.mkdir(mode=0o700, exist_ok=True)
+    if raw.parent.stat().st_uid != os.getuid():
+        raise SourceError(
+            f"{raw.parent} belongs to another user", "a folder of one's own", "point TMPDIR elsewhere"
+        )
     with raw.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one process of the node unpacks, the others wait for it
         if not raw.exists():

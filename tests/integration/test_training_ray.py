@@ -1,0 +1,114 @@
+"""Training and prediction over a real two-worker Ray and a real S3 server."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import ray
+import torch
+from training_parts import lesson, write_lesson
+
+from sentinode.data.manifest import load_manifest
+from sentinode.distributed.cluster import ray_session
+from sentinode.distributed.inference import predict
+from sentinode.distributed.trainer import ScalingSettings, train
+from sentinode.errors import ConfigError, TrainingError
+from sentinode.experiment import Experiment, load_detector
+from sentinode.recipes import seed_cnn
+from sentinode.schema import Split
+from sentinode.storage import join_url, open_store
+from sentinode.storage.embedded import EmbeddedStore
+from sentinode.training.metrics import EpochRecord
+from sentinode.training.state import load_history
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A local Ray whose workers reach an embedded object store with a data set; the store's URL."""
+    with pytest.MonkeyPatch.context() as environment, EmbeddedStore() as store:
+        environment.setenv("SENTINODE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        environment.setenv("WANDB_MODE", "offline")
+        for name, value in store.environment.items():
+            environment.setenv(name, value)
+        write_lesson(join_url(store.url, "data"))
+        with ray_session("local", num_cpus=2):
+            yield store.url
+
+
+def experiment(bucket: str, name: str, **changes: object) -> Experiment:
+    recipe = seed_cnn()
+    settings = {"epochs": 4, "batch_size": 16, "lr": 3e-3, **changes}
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=settings)})
+    return Experiment.of(recipe, join_url(bucket, "data"), join_url(bucket, "runs", name))
+
+
+def workers() -> list[psutil.Process]:
+    """The training processes of this test's own Ray."""
+    return [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+
+
+def test_train_then_predict(bucket: str) -> None:
+    asked = experiment(bucket, "whole")
+    told: list[EpochRecord] = []
+    result = train(asked, ScalingSettings(num_workers=2), told.append)
+    store = open_store(asked.run)
+    assert [record.epoch for record in told] == [1, 2, 3, 4]
+    assert told == load_history(store)
+    assert result.best == max(told, key=lambda record: record.valid_auroc)
+    assert result.best.valid_auroc > 0.8
+    keys = {found.key for found in store.list()}
+    assert {"run.json", "metrics.jsonl", "weights/best.safetensors"} <= keys
+    assert any(key.startswith("wandb/") and key.endswith(".wandb") for key in keys)
+
+    _, detector = load_detector(asked.run)
+    manifest, data = load_manifest(asked.data)
+    found = predict(detector, asked.model, manifest, data, Split.VALID)
+    images, labels = lesson(75, 1)
+    assert found.labels.tolist() == labels.tolist()
+    with torch.inference_mode():
+        np.testing.assert_allclose(found.logits, detector(torch.from_numpy(images)).numpy(), atol=1e-5)
+
+    with pytest.raises(ConfigError, match="has finished"):
+        train(asked)
+
+
+def test_two_runs_of_one_recipe_give_the_same_weights(bucket: str) -> None:
+    files = []
+    for name in ("twin-a", "twin-b"):
+        asked = experiment(bucket, name, epochs=2)
+        train(asked)
+        files.append(open_store(asked.run).get("weights/best.safetensors"))
+    assert files[0] == files[1]
+
+
+def test_a_killed_worker_costs_time_only(bucket: str) -> None:
+    killed: list[int] = []
+
+    def kill_once(record: EpochRecord) -> None:
+        if record.epoch >= 2 and not killed:
+            victim = workers()[0]
+            killed.append(victim.pid)
+            victim.send_signal(signal.SIGKILL)
+
+    asked = experiment(bucket, "killed", epochs=12)
+    result = train(asked, on_epoch=kill_once)
+    assert killed
+    assert result.epochs == 12
+    assert [record.epoch for record in load_history(open_store(asked.run))] == list(range(1, 13))
+
+
+def test_divergence_ends_with_the_typed_error_at_once(bucket: str) -> None:
+    asked = experiment(bucket, "diverged", optimizer="sgd", lr=1e30)
+    with pytest.raises(TrainingError, match=r"lower train\.lr"):
+        train(asked)
+
+
+def test_a_session_within_a_session_uses_the_outer_one(tmp_path: Path) -> None:
+    with ray_session("local"):
+        assert ray.is_initialized()
+    assert ray.is_initialized()

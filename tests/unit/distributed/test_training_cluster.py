@@ -1,0 +1,65 @@
+"""Joining clusters that are not there, and scaling that cannot work."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_parts import lesson, write_lesson
+
+from sentinode.distributed.cluster import ray_session
+from sentinode.distributed.inference import predict
+from sentinode.distributed.trainer import ScalingSettings, train
+from sentinode.errors import ConfigError, ManifestError
+from sentinode.experiment import Experiment
+from sentinode.models.families import ModelConfig, build_model
+from sentinode.models.preprocess import Detector, Preprocess, PreprocessConfig
+from sentinode.recipes import seed_cnn
+from sentinode.schema import Split
+from sentinode.storage import open_store
+
+
+def test_an_address_that_does_not_answer_is_named_at_once() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=address), ray_session(address):
+        pass
+    assert time.monotonic() - began < 10
+
+
+def test_a_batch_that_does_not_split_evenly_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    write_lesson(str(tmp_path / "data"))
+    experiment = Experiment.of(seed_cnn(), str(tmp_path / "data"), str(tmp_path / "run"))
+    with pytest.raises(ConfigError, match=r"set train\.batch_size to"):
+        train(experiment, ScalingSettings(num_workers=7))
+    assert not (tmp_path / "run").exists()
+
+
+def test_scaling_counts_cpus() -> None:
+    assert ScalingSettings(num_workers=3, cpus_per_worker=2).num_cpus == 6
+
+
+def test_predictions_stand_in_manifest_order(tmp_path: Path) -> None:
+    manifest = write_lesson(str(tmp_path), valid=75, shard=30)
+    store = open_store(str(tmp_path))
+    detector = Detector(Preprocess(PreprocessConfig()), build_model(ModelConfig()))
+    seen: list[tuple[int, int]] = []
+    found = predict(detector, ModelConfig(), manifest, store, Split.VALID, lambda *at: seen.append(at))
+    assert seen == [(30, 75), (60, 75), (75, 75)]
+    assert len(found) == 75
+    assert set(found.slides) == {"s1"}
+    assert set(found.centres) == {"2"}
+    images, labels = lesson(75, 1)
+    assert found.keys.tolist() == [hashlib.sha1(image.tobytes()).hexdigest() for image in images]
+    assert found.labels.tolist() == labels.tolist()
+    with torch.inference_mode():
+        np.testing.assert_allclose(found.logits, detector(torch.from_numpy(images)).numpy(), atol=1e-5)
+    with pytest.raises(ManifestError, match="test"):
+        predict(detector, ModelConfig(), manifest, store, Split.TEST)

@@ -1,0 +1,118 @@
+"""Experiments, run records and who may resume what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from training_parts import MemoryData, write_lesson
+
+from sentinode.data.manifest import Manifest
+from sentinode.errors import ConfigError
+from sentinode.experiment import Experiment, RunRecord, begin_run, code_commit, load_detector
+from sentinode.recipes import seed_cnn
+from sentinode.schema import Split
+from sentinode.storage import open_store
+from sentinode.training.loop import RankContext, run_training
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    return write_lesson(str(tmp_path / "data"))
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    recipe = seed_cnn()
+    short = recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"epochs": 2, "batch_size": 16})}
+    )
+    return Experiment.of(short, str(tmp_path / "data"), str(tmp_path / "runs" / "first"))
+
+
+def changed(experiment: Experiment, **train: object) -> Experiment:
+    return experiment.model_copy(update={"train": experiment.train.model_copy(update=train)})
+
+
+def finish(experiment: Experiment) -> None:
+    run_training(experiment, MemoryData().feeds(), open_store(experiment.run), RankContext())
+
+
+def test_experiment_survives_its_json_and_needs_no_data(experiment: Experiment) -> None:
+    assert Experiment.from_json(experiment.to_json(), "here") == experiment
+    assert experiment.name == "first"
+    assert (
+        experiment.recipe.digest() == Experiment.of(experiment.recipe, "s3://other/data", "x").recipe.digest()
+    )
+    nowhere = Experiment.of(seed_cnn(), "s3://no-such-bucket/data", "s3://no-such-bucket/run")
+    assert json.loads(nowhere.to_json())["train"]["lr"] == 3e-4
+
+
+def test_run_record_is_written_first(experiment: Experiment, manifest: Manifest) -> None:
+    record = begin_run(experiment, manifest)
+    kept = RunRecord.from_json(Path(experiment.run, "run.json").read_bytes(), "run.json")
+    assert kept == record
+    assert kept.manifest_digest == manifest.digest()
+    assert kept.experiment == experiment
+    assert {"python", "torch", "ray", "sentinode"} <= kept.versions.keys()
+    assert kept.code_commit
+
+
+def test_unfinished_run_is_resumed_with_its_first_record(experiment: Experiment, manifest: Manifest) -> None:
+    first = begin_run(experiment, manifest)
+    assert begin_run(experiment, manifest) == first
+
+
+def test_finished_run_is_refused(experiment: Experiment, manifest: Manifest) -> None:
+    begin_run(experiment, manifest)
+    finish(experiment)
+    with pytest.raises(ConfigError, match="has finished"):
+        begin_run(experiment, manifest)
+
+
+def test_another_configuration_is_refused_and_the_difference_named(
+    experiment: Experiment, manifest: Manifest
+) -> None:
+    begin_run(experiment, manifest)
+    with pytest.raises(ConfigError, match=r"another configuration: train\.lr 0\.0003 there, 0\.1 here"):
+        begin_run(changed(experiment, lr=0.1), manifest)
+
+
+def test_other_data_are_refused(experiment: Experiment, manifest: Manifest, tmp_path: Path) -> None:
+    begin_run(experiment, manifest)
+    other = write_lesson(str(tmp_path / "other"), train=100)
+    with pytest.raises(ConfigError, match="data lesson"):
+        begin_run(experiment, other)
+
+
+def test_a_valid_split_of_one_class_is_refused(experiment: Experiment, manifest: Manifest) -> None:
+    summary = manifest.splits[Split.VALID].model_copy(update={"class_counts": (75, 0)})
+    one_class = manifest.model_copy(update={"splits": manifest.splits | {Split.VALID: summary}})
+    with pytest.raises(ConfigError, match="larger valid fraction"):
+        begin_run(experiment, one_class)
+    assert not Path(experiment.run).exists()
+
+
+def test_detector_of_a_finished_run(experiment: Experiment, manifest: Manifest) -> None:
+    with pytest.raises(ConfigError, match="no finished run"):
+        load_detector(experiment.run)
+    begin_run(experiment, manifest)
+    with pytest.raises(ConfigError, match="train it to its end first"):
+        load_detector(experiment.run)
+    finish(experiment)
+    record, detector = load_detector(experiment.run)
+    assert record.experiment == experiment
+    images = torch.zeros(2, 96, 96, 3, dtype=torch.uint8)
+    assert torch.equal(detector(images), detector(images))
+
+
+def test_commit_comes_from_the_environment_where_git_does_not_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("SENTINODE_COMMIT", "abc123")
+    assert code_commit() == "abc123"
+    monkeypatch.delenv("SENTINODE_COMMIT")
+    assert code_commit() == "unknown"
