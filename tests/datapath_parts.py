@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from sentinode.data.manifest import MANIFEST_NAME, Dropped, Manifest, ShardRecord, SplitSummary
 from sentinode.data.shards import ShardSample, build_shard
 from sentinode.schema import Encoding, Split
-from sentinode.storage import Store, open_store
+from sentinode.storage import Progress, Store, open_store
 
 
 @dataclass(frozen=True)
@@ -85,3 +86,30 @@ def make_manifest(records: list[ShardRecord], dataset: str = "known") -> Manifes
         dropped=Dropped(),
         shards=tuple(records),
     )
+
+
+@dataclass
+class RemoteFolder:
+    """A local folder that calls itself remote, so that shards are copied from it; counts downloads."""
+
+    folder: Store
+    downloads: list[str] = field(default_factory=list)
+    gate: threading.Barrier | None = None
+    url: str = "far://bucket/set"
+
+    def locate(self, key: str) -> str:
+        return f"{self.url}/{key}"
+
+    def download(
+        self,
+        key: str,
+        path: Path,
+        *,
+        sha256: str | None = None,
+        size_bytes: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.downloads.append(key)
+        if self.gate is not None:
+            self.gate.wait(timeout=20)
+        self.folder.download(key, path, sha256=sha256, size_bytes=size_bytes, progress=progress)

@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field
-
 from sentinode import __version__
 from sentinode.config import Record
 from sentinode.data.manifest import Manifest
@@ -19,7 +17,7 @@ from sentinode.errors import ConfigError, ObjectNotFoundError, PreconditionFaile
 from sentinode.models.families import build_model
 from sentinode.models.preprocess import Detector, Preprocess
 from sentinode.schema import Split
-from sentinode.storage import Store, open_store
+from sentinode.storage import Store, StoreUrl, open_store
 from sentinode.training.config import Recipe
 from sentinode.training.state import WEIGHTS_KEY, load_weights
 
@@ -31,9 +29,9 @@ _VERSIONED = ("torch", "ray", "torchmetrics", "numpy")
 class Experiment(Record, Recipe):
     """A recipe with its data and its run: all that ``sentinode train`` needs to know."""
 
-    data: str = Field(min_length=1)
+    data: StoreUrl
     """The data set: URL of its manifest, or of the folder that holds it."""
-    run: str = Field(min_length=1)
+    run: StoreUrl
     """Where the run is kept: s3://bucket/prefix or a folder. A new URL is a new run; an unfinished one is
     resumed.
     """
@@ -77,7 +75,7 @@ class RunRecord(Record):
         if found != self.manifest_digest:
             raise ConfigError(
                 f"data set {manifest.dataset} has manifest {found[:12]}",
-                f"{self.dataset} with manifest {self.manifest_digest[:12]}, on which {self.experiment.name} was trained",
+                f"{self.dataset} with manifest {self.manifest_digest[:12]}, that of {self.experiment.name}",
                 "give the data set of the run; to measure on another one, train or import predictions for it",
             )
 

@@ -21,7 +21,7 @@ from sentinode.experiment import RunRecord, load_detector
 from sentinode.logs import ProgressCallback, progress_bars
 from sentinode.models.preprocess import Detector
 from sentinode.schema import Split
-from sentinode.storage import Store, open_store
+from sentinode.storage import Store, StoreUrl, open_store
 from sentinode.training.state import load_history
 
 log = logging.getLogger(__name__)
@@ -33,9 +33,9 @@ SUBMISSION = "submission.csv"
 class EvaluateCommand(Frozen):
     """Predict all but the train split of a run's data set, choose thresholds on valid, and measure test at them."""
 
-    run: str
+    run: StoreUrl
     """URL of a finished run."""
-    data: str | None = None
+    data: StoreUrl | None = None
     """URL of the data set; by default the one that the run was trained on, which it must be."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Operating points and intervals."""

@@ -24,7 +24,7 @@ from sentinode.evaluation.records import EvaluationReport, SplitResult
 from sentinode.experiment import RunRecord, load_detector
 from sentinode.models.export import export_onnx
 from sentinode.schema import Split
-from sentinode.storage import Store, open_store
+from sentinode.storage import Store, StoreUrl, open_store
 from sentinode.training.state import WEIGHTS_KEY
 
 log = logging.getLogger(__name__)
@@ -34,9 +34,9 @@ GOLDEN_PATCHES = 16
 class PromoteCommand(Frozen):
     """Seal an evaluated run as an immutable bundle and move an alias to it."""
 
-    run: str
+    run: StoreUrl
     """URL of an evaluated run."""
-    registry: str
+    registry: StoreUrl
     """URL of the registry: s3://bucket/prefix or a folder."""
     name: str | None = None
     """Name on the card; by default model family and data set."""

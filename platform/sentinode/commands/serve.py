@@ -13,7 +13,7 @@ from sentinode.config import Frozen
 from sentinode.distributed.cluster import ray_session
 from sentinode.serving.args import ServeArgs
 from sentinode.serving.local import LocalEndpoint
-from sentinode.storage import open_store
+from sentinode.storage import StoreUrl, open_store
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 class ServeCommand(Frozen):
     """Serve a bundle on this machine's loopback. On a cluster: serve/config.yaml with `serve deploy`."""
 
-    registry: str
+    registry: StoreUrl
     """URL of the registry that holds the bundle."""
     bundle: str
     """Digest of the bundle, or an alias: it is resolved once, at the start."""

@@ -12,6 +12,7 @@ from sentinode.distributed.trainer import ScalingSettings, TrainResult, train
 from sentinode.experiment import Experiment
 from sentinode.logs import ProgressCallback, progress_bars
 from sentinode.recipes import recipe
+from sentinode.storage import StoreUrl
 from sentinode.training.config import Recipe
 from sentinode.training.metrics import EpochRecord
 
@@ -21,9 +22,9 @@ log = logging.getLogger(__name__)
 class TrainCommand(Recipe):
     """Train a recipe on a data set. A killed run resumes when the same command is given again."""
 
-    data: str
+    data: StoreUrl
     """URL of the data set's manifest, or of the folder that holds it."""
-    run: str
+    run: StoreUrl
     """Where the run is kept: s3://bucket/prefix or a folder."""
     recipe: str = "seed-cnn"
     """Named recipe whose settings are the defaults of all others."""

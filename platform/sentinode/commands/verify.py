@@ -9,6 +9,7 @@ from tyro.conf import Positional
 from sentinode.config import Frozen
 from sentinode.data.verify import verify_manifest
 from sentinode.logs import progress_bars
+from sentinode.storage import StoreUrl
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 class VerifyConfig(Frozen):
     """Re-read every shard of a data set and compare it with its manifest."""
 
-    manifest: Positional[str]
+    manifest: Positional[StoreUrl]
     """URL of the manifest, or of the folder that holds it."""
 
 

@@ -15,6 +15,7 @@ from sentinode.data.sources.synthetic import SyntheticSource
 from sentinode.data.synthetic import SyntheticConfig
 from sentinode.errors import ConfigError
 from sentinode.schema import Encoding
+from sentinode.storage import StoreUrl
 
 SYNTHETIC = "synthetic"
 
@@ -29,7 +30,7 @@ class IngestConfig(Frozen):
 
     source: str
     """Folder that holds the data set, or ``synthetic``."""
-    out: str
+    out: StoreUrl
     """Where the data set goes: ``s3://bucket/prefix`` or a local folder, one for each data set."""
     kind: Literal["auto", "kaggle", "pcam-h5", "folder"] = "auto"
     """Layout of the folder; ``auto`` recognises it."""

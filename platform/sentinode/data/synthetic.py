@@ -36,7 +36,7 @@ class SyntheticConfig(Frozen):
     """Number of centres (laboratories): each has its own stain and scanner, about which its slides vary."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of everything."""
-    hard_share: float = Field(default=0.2, ge=0.0, le=1.0)
+    hard_share: float = Field(default=0.12, ge=0.0, le=1.0)
     """Share of tumour patches with only a small group of cells, which may just touch the central 32x32."""
 
     @model_validator(mode="after")

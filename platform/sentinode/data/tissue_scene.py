@@ -30,11 +30,11 @@ class Kind:
 
 
 _FOLLICLE = CellType(
-    radius=5.8, axis=3.7, spread=0.16, elongation=0.25, chromatin=1.7, vesicular=0.4,
+    radius=5.6, axis=3.6, spread=0.16, elongation=0.25, chromatin=1.7, vesicular=0.4,
     haematoxylin=0.4, eosin=0.4, nucleolus=0.6, dent=0.16,
 )  # fmt: skip
 _HISTIOCYTE = CellType(
-    radius=8.6, axis=3.6, spread=0.15, elongation=0.3, chromatin=1.4, vesicular=0.45,
+    radius=8.2, axis=3.4, spread=0.15, elongation=0.3, chromatin=1.4, vesicular=0.45,
     haematoxylin=0.1, eosin=0.5, nucleolus=0.4, dent=0.2,
 )  # fmt: skip
 _SPINDLE = CellType(
@@ -113,7 +113,7 @@ def grow_tissue(
     shape = (PATCH_PX, PATCH_PX)
     h, e, b = np.zeros((3, *shape), np.float32)
     tissue = Tissue(h, e, b, np.zeros(shape, bool))
-    hard, around = bool(rng.random() < hard_share), bool(rng.random() < 0.22)
+    hard, around = bool(rng.random() < hard_share), bool(rng.random() < 0.18)
     names = rng.choice(list(_KINDS), size=2, p=[kind.share for kind in _KINDS.values()])
     if (wants_tumour or around) and names[0] in _SCANT and rng.random() < 0.85:
         names[0] = "stroma"  # tumour brings its own fibrous bed (desmoplasia)

@@ -33,8 +33,8 @@ class TumourStyle:
 
 def draw_tumour_style(rng: np.random.Generator) -> TumourStyle:
     """Draw the tumour style of a slide."""
-    axis = float(rng.uniform(4.8, 6.4))
-    spacing = axis * float(rng.uniform(2.35, 3.1))
+    axis = float(rng.uniform(5.1, 6.8))
+    spacing = axis * float(rng.uniform(2.3, 2.9))
     cell = CellType(
         radius=spacing * 0.66,
         axis=axis,

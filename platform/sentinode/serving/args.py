@@ -11,12 +11,13 @@ from pydantic import Field, ValidationError, field_validator
 from sentinode.bundle.bundle import is_digest
 from sentinode.config import Frozen, summarise
 from sentinode.errors import ConfigError
+from sentinode.storage import StoreUrl
 
 
 class ServeArgs(Frozen):
     """What is served, how it is batched, and what is refused."""
 
-    registry: str
+    registry: StoreUrl
     """URL of the registry: ``s3://bucket/prefix`` or a local folder that every node sees."""
     bundle: str
     """Digest of the bundle (64 hex digits); never an alias, so that a restart cannot change the model."""

@@ -10,9 +10,18 @@ from pathlib import Path
 
 from sentinode.errors import ConfigError
 from sentinode.storage.interface import ObjectInfo, Progress, Store
-from sentinode.storage.urls import join_url, parse_url
+from sentinode.storage.urls import StoreUrl, absolute_url, join_url, parse_url
 
-__all__ = ["ObjectInfo", "Progress", "Store", "join_url", "open_parent", "open_store"]
+__all__ = [
+    "ObjectInfo",
+    "Progress",
+    "Store",
+    "StoreUrl",
+    "absolute_url",
+    "join_url",
+    "open_parent",
+    "open_store",
+]
 
 
 def open_store(url: str) -> Store:

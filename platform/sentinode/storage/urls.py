@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import AfterValidator
 
 from sentinode.errors import ConfigError
 
@@ -44,6 +46,19 @@ def parse_url(url: str) -> S3Location | Path:
         )
     prefix = prefix.rstrip("/")
     return S3Location(bucket, check_key(prefix) if prefix else "")
+
+
+def absolute_url(url: str) -> str:
+    """``url`` such that it names the same place in every process: a relative folder becomes an absolute one.
+
+    Raises ConfigError where the URL cannot be used.
+    """
+    place = parse_url(url)
+    return str(place) if isinstance(place, Path) else url
+
+
+StoreUrl = Annotated[str, AfterValidator(absolute_url)]
+"""A field that holds a storage URL. Workers have other working directories, so it is made absolute at once."""
 
 
 def join_url(base: str, *parts: str) -> str:

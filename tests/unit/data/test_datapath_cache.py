@@ -6,45 +6,18 @@ from __future__ import annotations
 
 import mmap
 import os
+import pickle
 import threading
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from datapath_parts import KnownSet, make_set
+from datapath_parts import KnownSet, RemoteFolder, make_set
 
 from sentinode.data.cache import ShardCache, default_folder
 from sentinode.data.manifest import ShardRecord
 from sentinode.data.mapping import Mapping
 from sentinode.errors import ConfigError, IntegrityError, ObjectNotFoundError, StoreError
-from sentinode.storage import Progress, Store, open_store
-
-
-@dataclass
-class RemoteFolder:
-    """A local folder that calls itself remote, so that shards are copied from it; counts downloads."""
-
-    folder: Store
-    downloads: list[str] = field(default_factory=list)
-    gate: threading.Barrier | None = None
-    url: str = "far://bucket/set"
-
-    def locate(self, key: str) -> str:
-        return f"{self.url}/{key}"
-
-    def download(
-        self,
-        key: str,
-        path: Path,
-        *,
-        sha256: str | None = None,
-        size_bytes: int | None = None,
-        progress: Progress | None = None,
-    ) -> None:
-        self.downloads.append(key)
-        if self.gate is not None:
-            self.gate.wait(timeout=20)
-        self.folder.download(key, path, sha256=sha256, size_bytes=size_bytes, progress=progress)
+from sentinode.storage import open_store
 
 
 @pytest.fixture
@@ -164,12 +137,14 @@ def test_least_recently_used_shards_make_way_and_used_ones_stay(
         os.utime(cache.path(record).with_name(f"{cache.path(record).name}.lock"), (0, 10**9 - age_s))
     cache.fetch(a)
     cache.fetch(c)
-    assert cache.path(a).exists() and not cache.path(b).exists(), "b was used least recently"
+    assert cache.path(a).exists()
+    assert not cache.path(b).exists(), "b was used least recently"
     with cache.lease(a), cache.lease(c), pytest.raises(StoreError, match="are in use"):
         cache.fetch(d)
     cache.fetch(d)
     kept = [r for r in (a, b, c, d) if cache.path(r).exists()]
-    assert d in kept and len(kept) == 2
+    assert d in kept
+    assert len(kept) == 2
 
 
 def test_a_lease_lasts_as_long_as_a_map_of_the_file(
@@ -206,7 +181,8 @@ def test_the_budget_counts_again_after_a_kill(known: KnownSet, remote: RemoteFol
     other.mkdir()
     cache.fetch(b)
     assert not other.exists()
-    assert cache.path(a).exists() and cache.path(b).exists()
+    assert cache.path(a).exists()
+    assert cache.path(b).exists()
     assert int((tmp_path / "cache" / "usage").read_text()) <= 2 * a.size_bytes
 
 
@@ -273,8 +249,7 @@ def test_the_default_folder_comes_from_the_environment(
 
 
 def test_a_cache_travels_to_other_processes(known: KnownSet, tmp_path: Path) -> None:
-    import pickle
-
-    cache = pickle.loads(pickle.dumps(ShardCache(open_store(known.store.url), tmp_path / "cache", 10**9)))
+    sent = pickle.dumps(ShardCache(open_store(known.store.url), tmp_path / "cache", 10**9))
+    cache = pickle.loads(sent)  # noqa: S301
     assert cache.budget_bytes == 10**9
     assert cache.fetch(known.manifest.shards[0]).exists()

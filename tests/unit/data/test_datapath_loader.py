@@ -7,13 +7,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from datapath_parts import KnownSet, make_set
-from test_datapath_cache import RemoteFolder
+from datapath_parts import KnownSet, RemoteFolder, make_set
 
 from sentinode.data.cache import ShardCache
 from sentinode.data.loader import Batch, LoaderConfig, PatchLoader
@@ -84,7 +84,7 @@ def test_ranks_share_each_step_of_the_order(known: KnownSet) -> None:
     for rank in range(4):
         with loader(known, rank=rank, world_size=4) as data:
             parts.append([b.sample_ids_B.tolist() for b in data.epoch(3)])
-    assert [sum(step, []) for step in zip(*parts, strict=True)] == alone
+    assert [list(chain(*step)) for step in zip(*parts, strict=True)] == alone
 
 
 @pytest.mark.parametrize("ranks_after", [1, 2, 6])
@@ -138,7 +138,7 @@ def test_each_shard_is_downloaded_once_for_all_ranks(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(sum(results.values(), [])) == list(range(90))
+    assert sorted(chain(*results.values())) == list(range(90))
     assert sorted(remote.downloads) == sorted(s.name for s in known.manifest.shards)
 
 

@@ -103,7 +103,8 @@ def test_columns_are_in_manifest_order(tmp_path: Path, encoding: Encoding, split
 def test_a_label_that_is_no_digit_is_an_error(tmp_path: Path, mapped: bool) -> None:
     known = make_set(tmp_path, (6, 6))
     layout = known.manifest.shards[1].layout
-    assert layout is not None and layout.label_offset_bytes is not None
+    assert layout is not None
+    assert layout.label_offset_bytes is not None
     content = bytearray(known.store.get(known.manifest.shards[1].name))
     content[layout.label_offset_bytes + 2 * layout.stride_bytes] = ord("/")
     manifest = rewrite(known, tmp_path, 1, bytes(content))
