@@ -221,4 +221,4 @@ if __name__ == "__main__":
         print(*(f"export {name}={value}" for name, value in ceph.environment.items()), sep="\n", flush=True)
         print(f"# started in {ceph.start_s:.1f} s", file=sys.stderr)
         with suppress(KeyboardInterrupt):
-            time.sleep(86_400)
+            time.sleep(float(os.environ.get("GW_S","86400")))

@@ -42,12 +42,12 @@ _SPINDLE = CellType(
     haematoxylin=0.0, eosin=0.0, dent=0.05,
 )  # fmt: skip
 _KINDS = {
-    "lymphoid": Kind(share=0.37, lymphocytes=(0.7, 1.0), spindles=0.04, holes=0.25),
+    "lymphoid": Kind(share=0.38, lymphocytes=(0.7, 1.0), spindles=0.04, holes=0.25),
     "follicle": Kind(share=0.08, lymphocytes=(0.1, 0.35), spindles=0.02, holes=0.1, large=_FOLLICLE),
     "sinus": Kind(share=0.12, lymphocytes=(0.15, 0.6), spindles=0.1, holes=1.5, large=_HISTIOCYTE),
     "histiocytes": Kind(share=0.08, lymphocytes=(0.02, 0.2), spindles=0.03, holes=0.3, large=_HISTIOCYTE),
-    "stroma": Kind(share=0.14, lymphocytes=(0.0, 0.1), spindles=0.45),
-    "fat": Kind(share=0.18, lymphocytes=(0.0, 0.35), spindles=0.3),
+    "stroma": Kind(share=0.16, lymphocytes=(0.0, 0.1), spindles=0.45),
+    "fat": Kind(share=0.15, lymphocytes=(0.0, 0.35), spindles=0.3),
     "glass": Kind(share=0.03, lymphocytes=(0.0, 0.0)),
 }
 _SCANT = ("fat", "glass")
@@ -115,7 +115,7 @@ def grow_tissue(
     tissue = Tissue(h, e, b, np.zeros(shape, bool))
     hard, around = bool(rng.random() < hard_share), bool(rng.random() < 0.18)
     names = rng.choice(list(_KINDS), size=2, p=[kind.share for kind in _KINDS.values()])
-    if (wants_tumour or around) and names[0] in _SCANT and rng.random() < 0.85:
+    if (wants_tumour or around) and names[0] in _SCANT and rng.random() < 0.5:
         names[0] = "stroma"  # tumour brings its own fibrous bed (desmoplasia)
     second = _parting(rng) if names[0] != names[1] and rng.random() < 0.45 else None
     weights = [np.ones(shape, np.float32)] if second is None else [1 - second, second]

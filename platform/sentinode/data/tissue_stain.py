@@ -49,7 +49,7 @@ def draw_scanner(centre_rng: np.random.Generator, slide_rng: np.random.Generator
     """The scanner of a slide, varying about that of its centre; ``centre`` picks the stain vectors."""
     base = np.array(_CENTRE_VECTORS[centre % len(_CENTRE_VECTORS)], np.float32)
     vectors = base * centre_rng.uniform(0.95, 1.05, (3, 3)) * slide_rng.uniform(0.97, 1.03, (3, 3))
-    strength = centre_rng.uniform(0.8, 0.95, (3, 1)) * slide_rng.uniform(0.9, 1.1, (3, 1))
+    strength = centre_rng.uniform(0.8, 0.95, (3, 1)) * slide_rng.uniform(0.87, 1.13, (3, 1))
     grey: NDArray[np.float64] = (
         _CENTRE_WHITE[centre % len(_CENTRE_WHITE)] + centre_rng.uniform(-4, 4, 3) + slide_rng.uniform(-5, 5)
     )

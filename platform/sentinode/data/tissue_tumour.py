@@ -42,7 +42,7 @@ def draw_tumour_style(rng: np.random.Generator) -> TumourStyle:
         elongation=float(rng.uniform(0.2, 0.5)),
         chromatin=float(rng.uniform(1.25, 2.1)),
         vesicular=float(rng.uniform(0.2, 0.7)),
-        haematoxylin=float(rng.uniform(0.15, 0.5)),
+        haematoxylin=float(rng.uniform(0.1, 0.4)),
         eosin=float(rng.uniform(0.4, 0.85)),
         nucleolus=float(rng.uniform(0.0, 1.6)),
         dent=float(rng.uniform(0.12, 0.25)),

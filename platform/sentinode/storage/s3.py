@@ -77,6 +77,7 @@ class S3Store:
         if start == 0 and length is None:
             return self.get_with_etag(key)[0]
         if length == 0:
+            self._existing(key)
             return b""
         return bytes(self._reader(key).read(start, length).data)
 
@@ -182,10 +183,14 @@ class S3Store:
     def _reader(self, key: str) -> ObjectReader:
         return ObjectReader(self._client(), self.bucket, self._key(key), self.locate(key), self.attempts)
 
-    def _fetch(self, key: str, path: Path, receipt: Receipt, progress: Progress | None) -> None:
+    def _existing(self, key: str) -> ObjectInfo:
         info = self.stat(key)
         if info is None:
             raise ObjectNotFoundError(f"{self.locate(key)} does not exist", "an existing object")
+        return info
+
+    def _fetch(self, key: str, path: Path, receipt: Receipt, progress: Progress | None) -> None:
+        info = self._existing(key)
         receipt.check_size(self.locate(key), info.size_bytes)
         with path.open("wb") as file:
             for part in self._reader(key).parts(info.size_bytes, info.etag, self.part_bytes, self.threads):

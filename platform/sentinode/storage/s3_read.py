@@ -88,7 +88,7 @@ class ObjectReader:
 
     def parts(self, size_bytes: int, etag: str, part_bytes: int, threads: int) -> Iterator[bytearray]:
         """The whole object in order, in parts fetched ahead by threads (at most two a thread in memory)."""
-        if size_bytes <= part_bytes:
+        if 0 < size_bytes <= part_bytes:
             yield self.read(0, size_bytes, etag).data
             return
         ahead: deque[Future[Reading]] = deque()
