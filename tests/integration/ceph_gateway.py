@@ -11,9 +11,11 @@ variables to export, and serves until interrupted:
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -37,9 +39,6 @@ fsid = {fsid}
 mon_host = v1:127.0.0.1:{monitor_port}
 ms_bind_msgr2 = false
 public_addr = 127.0.0.1
-auth_cluster_required = none
-auth_service_required = none
-auth_client_required = none
 run_dir = {folder}
 crash_dir = {folder}
 keyring = {folder}/keyring
@@ -65,9 +64,29 @@ osd_pool_default_pgp_num = 1
 osd_pool_default_pg_autoscale_mode = off
 rgw_frontends = beast endpoint=127.0.0.1:{gateway_port}
 """
-"""A whole cluster for a few minutes: no copies, no authentication inside, short waits before a proposal of Paxos.
+"""A whole cluster for a few minutes: no copies, and short waits before a proposal of Paxos.
 
-With version 2 of the messenger the gateway of 16.2 finds no mode for authentication "none".
+Authentication stays on: without it, clients send commands before they know the cluster, and get "wrong fsid".
+"""
+
+KEYRING = """\
+[mon.]
+key = {key}
+caps mon = "allow *"
+[client.admin]
+key = {key}
+caps mon = "allow *"
+caps mgr = "allow *"
+caps osd = "allow *"
+[osd.0]
+key = {key}
+caps mon = "allow profile osd"
+caps mgr = "allow profile osd"
+caps osd = "allow *"
+[mgr.x]
+key = {key}
+caps mon = "allow profile mgr"
+caps osd = "allow *"
 """
 
 
@@ -139,7 +158,7 @@ class CephGateway:
     def _configure(self) -> None:
         for name in ("mon", "mgr", "osd", "rgw"):
             (self.folder / name).mkdir(parents=True)
-        (self.folder / "keyring").touch()
+        (self.folder / "keyring").write_text(KEYRING.format(key=_new_key()))
         modules = Path("/usr/share/ceph/mgr")
         fsid, monitor_port = str(uuid4()), _free_port()
         configuration = CONFIGURATION.format(
@@ -209,6 +228,11 @@ class CephGateway:
         session.client("s3", endpoint_url=self.endpoint_url).create_bucket(Bucket=self.bucket)
 
 
+def _new_key() -> str:
+    """A key as Ceph writes it: type 1 (AES), time of creation, length, 16 random bytes, in base64."""
+    return base64.b64encode(struct.pack("<HIIH", 1, int(time.time()), 0, 16) + os.urandom(16)).decode()
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -221,4 +245,4 @@ if __name__ == "__main__":
         print(*(f"export {name}={value}" for name, value in ceph.environment.items()), sep="\n", flush=True)
         print(f"# started in {ceph.start_s:.1f} s", file=sys.stderr)
         with suppress(KeyboardInterrupt):
-            time.sleep(float(os.environ.get("GW_S","86400")))
+            time.sleep(86_400)

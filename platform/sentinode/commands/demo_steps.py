@@ -43,6 +43,12 @@ log = logging.getLogger(__name__)
 TRAINED_PATCHES = 120_000
 """Patches that training sees by default, over all epochs: under two minutes on two cores."""
 MAX_EPOCHS = 20
+MIN_STEPS = 128
+"""Steps of an epoch that small sets get by smaller batches: with fewer the network is not done in MAX_EPOCHS."""
+MIN_BATCH = 16
+SLIDES = 60
+VALID_FRACTION, TEST_FRACTION = 0.15, 0.2
+"""Enough slides on both sides that the demo's figures do not hang on two or three of them."""
 SERVED_TOLERANCE = 1e-5
 """Largest difference between a served probability and the offline one."""
 
@@ -102,7 +108,9 @@ class Demo:
         config = IngestConfig(
             source=self.source,
             out=f"{self.url}/data",
-            synthetic=SyntheticConfig(patches=self.patches),
+            valid_fraction=VALID_FRACTION,
+            test_fraction=TEST_FRACTION,
+            synthetic=SyntheticConfig(patches=self.patches, slides=SLIDES),
             on_conflict=self.on_conflict,
             max_bad=self.max_bad,
         )
@@ -124,8 +132,9 @@ class Demo:
         samples = manifest.splits[Split.TRAIN].samples
         recipe = seed_cnn()
         epochs = self.epochs or max(2, min(MAX_EPOCHS, TRAINED_PATCHES // samples))
-        batch = min(recipe.train.batch_size, max(self.workers, samples // 8 // self.workers * self.workers))
-        settings = recipe.train.model_copy(update={"epochs": epochs, "batch_size": batch})
+        batch = min(recipe.train.batch_size, max(MIN_BATCH, samples // MIN_STEPS))
+        even = -(-batch // self.workers) * self.workers
+        settings = recipe.train.model_copy(update={"epochs": epochs, "batch_size": even})
         experiment = Experiment.of(
             recipe.model_copy(update={"train": settings}), f"{self.url}/data", f"{self.url}/runs/demo"
         )

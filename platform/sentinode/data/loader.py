@@ -174,12 +174,15 @@ class PatchLoader:
             prefetcher.close()
 
     def _read(self, ids_B: Ids, slot: Slot) -> int:
+        mask_B = ids_B != PADDING
         slot.sample_ids_B.copy_(torch.from_numpy(ids_B))
-        torch.ne(slot.sample_ids_B, PADDING, out=slot.mask_B)
-        real = int(slot.mask_B.sum())
+        slot.mask_B.copy_(torch.from_numpy(mask_B))
+        real = int(np.count_nonzero(mask_B))
+        if real == len(ids_B):
+            return self._shards.read(ids_B, slot.images_BHWC, slot.labels_B)
+        # Padding comes last: a rank's part of a step is a contiguous piece of the order.
         slot.images_BHWC[real:] = 0
         slot.labels_B[real:] = PADDING
-        # Padding comes last: a rank's part of a step is a contiguous piece of the order.
         return self._shards.read(ids_B[:real], slot.images_BHWC[:real], slot.labels_B[:real]) if real else 0
 
     def _prefetch(self, plan: EpochPlan, start_step: int) -> Prefetcher:

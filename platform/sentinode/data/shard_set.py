@@ -63,16 +63,12 @@ class ShardSet:
         Raises StoreError or one of its kinds where a shard cannot be had or is damaged.
         """
         shards_B = self.locate(ids_B)
-        needed = np.unique(shards_B)
         self._uses += 1
-        self._last_use[needed] = self._uses
-        missing = needed[~self._reader.ready[needed]]
-        for shard in missing.tolist():
-            self._let_go(int(self._sizes[shard]))
-            with self.cache.lease(self.records[shard]) as file:
-                self._reader.open(shard, file)
+        self._last_use[shards_B] = self._uses
+        ready_B = self._reader.ready[shards_B]
+        opened = 0 if ready_B.all() else self._open(np.unique(shards_B[~ready_B]))
         self._reader.gather(shards_B, ids_B - self._starts[shards_B], images_BHWC, labels_B)
-        return len(missing)
+        return opened
 
     def in_order_of_use(self, windows: Iterable[Ids]) -> Iterator[ShardRecord]:
         """The shards that ``windows`` of sample ids (negative: none) touch, each once, as they are first
@@ -98,6 +94,13 @@ class ShardSet:
         if int(self._sizes.sum()) <= mapped_bytes:
             return ShardArena(self.records)
         return ShardFiles(self.records, threads)
+
+    def _open(self, shards: Ids) -> int:
+        for shard in shards.tolist():
+            self._let_go(int(self._sizes[shard]))
+            with self.cache.lease(self.records[shard]) as file:
+                self._reader.open(shard, file)
+        return len(shards)
 
     def _let_go(self, size_bytes: int) -> None:
         """Unmap shards that this batch does not need, least recently used first, until ``size_bytes`` more

@@ -102,9 +102,7 @@ def score(detector: Detector, manifest: Manifest, store: Store, split: Split) ->
     """Tumour logits float32 [N] of ``split`` in manifest order, computed in this process."""
     detector = detector.eval()
     logits: list[Logits] = []
-    loader = PatchLoader(
-        manifest, store, split, batch_size=BATCH, training=False
-    )
+    loader = PatchLoader(manifest, store, split, batch_size=BATCH, training=False)
     with loader:
         for batch in loader.epoch():
             with torch.inference_mode():

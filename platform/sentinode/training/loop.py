@@ -22,7 +22,7 @@ from sentinode.models.preprocess import Preprocess
 from sentinode.storage import Store
 from sentinode.training.config import Recipe
 from sentinode.training.feeds import Feeds
-from sentinode.training.metrics import EpochRecord, ValidMetrics, mean_metric
+from sentinode.training.metrics import EpochRecord
 from sentinode.training.optim import build_optimizer, build_schedule, use_bf16
 from sentinode.training.state import (
     TrainingState,
@@ -32,6 +32,7 @@ from sentinode.training.state import (
     save_weights,
     seed_everything,
 )
+from sentinode.training.validation import ValidMetrics, mean_metric
 
 
 @dataclass(frozen=True)

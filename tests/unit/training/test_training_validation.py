@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from torch import distributed, multiprocessing
 
-from sentinode.training.metrics import ValidMetrics
+from sentinode.training.validation import ValidMetrics
 
 
 def sample(count: int = 37) -> tuple[torch.Tensor, torch.Tensor]:
