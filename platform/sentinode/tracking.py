@@ -21,12 +21,18 @@ def tracking_mode() -> Any:
 
 
 class Tracker:
-    """One W&B run, for rank 0 only. Offline runs lie below ``folder`` and can be sent later by ``wandb
-    sync``.
+    """One W&B run, for rank 0 only. Offline runs lie below ``folder`` and are sent by ``wandb sync``.
+
+    ``run_id``: the same one continues the same run.
     """
 
     def __init__(
-        self, name: str, config: Mapping[str, Any], folder: Path, project: str = "sentinode"
+        self,
+        name: str,
+        run_id: str,
+        config: Mapping[str, Any],
+        folder: Path,
+        project: str = "sentinode",
     ) -> None:
         self._run: Any = None
         mode = tracking_mode()
@@ -42,7 +48,14 @@ class Tracker:
             folder.mkdir(parents=True, exist_ok=True)
             settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=30)
             self._run = wandb.init(
-                project=project, name=name, config=dict(config), dir=str(folder), mode=mode, settings=settings
+                project=project,
+                name=name,
+                id=run_id,
+                resume="allow",
+                config=dict(config),
+                dir=str(folder),
+                mode=mode,
+                settings=settings,
             )
 
         self._try("start", start)

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from ingest_parts import noise_patches, write_classes, write_pcam
 
-from sentinode.data.ingest_config import IngestConfig
+from sentinode.data.ingest.config import IngestConfig
+from sentinode.data.ingest.verify import verify_manifest
 from sentinode.data.manifest import load_manifest
 from sentinode.data.synthetic import SyntheticConfig
-from sentinode.data.verify import verify_manifest
 from sentinode.distributed import ingest as ingest_module
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.ingest import ingest
@@ -136,7 +136,7 @@ def test_bytes_do_not_depend_on_what_is_remembered(tmp_path: Path, monkeypatch: 
 
 KILLED = """
 import os, signal, sys
-from sentinode.data.ingest_config import IngestConfig
+from sentinode.data.ingest.config import IngestConfig
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.ingest import ingest
 

@@ -20,14 +20,14 @@ def test_mode_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_disabled_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    tracker = Tracker("run", {}, tmp_path / "wandb")
+    tracker = Tracker("run", "id1", {}, tmp_path / "wandb")
     tracker.log({"loss": 1.0}, 1)
     tracker.finish()
     assert not (tmp_path / "wandb").exists()
 
 
 def test_offline_run_is_kept_below_the_folder(tmp_path: Path) -> None:
-    tracker = Tracker("run", {"lr": 0.1}, tmp_path)
+    tracker = Tracker("run", "id1", {"lr": 0.1}, tmp_path)
     assert tracker.active
     tracker.log({"loss": 1.0}, 1)
     tracker.finish()
@@ -37,7 +37,7 @@ def test_offline_run_is_kept_below_the_folder(tmp_path: Path) -> None:
 def test_a_fault_is_logged_and_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    tracker = Tracker("run", {}, blocked / "wandb")
+    tracker = Tracker("run", "id1", {}, blocked / "wandb")
     tracker.log({"loss": 1.0}, 1)
     tracker.finish()
     assert not tracker.active

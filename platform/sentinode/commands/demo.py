@@ -13,7 +13,7 @@ from pydantic import Field
 
 from sentinode.commands.demo_steps import Demo
 from sentinode.config import Frozen
-from sentinode.data.ingest_config import SYNTHETIC
+from sentinode.data.ingest.config import SYNTHETIC
 from sentinode.distributed.cluster import ray_session
 from sentinode.logs import progress_bars
 from sentinode.storage.embedded import EmbeddedStore

@@ -21,11 +21,11 @@ from sentinode.commands.evaluate import REPORT_HTML, EvaluateCommand, Evaluated,
 from sentinode.commands.ingest import describe as describe_data
 from sentinode.commands.promote import PromoteCommand, promote
 from sentinode.commands.train import EpochTold
-from sentinode.data.ingest_config import IngestConfig
+from sentinode.data.ingest.config import IngestConfig
+from sentinode.data.ingest.verify import verify_manifest
 from sentinode.data.manifest import Manifest
 from sentinode.data.pixels import read_pixels
 from sentinode.data.synthetic import SyntheticConfig
-from sentinode.data.verify import verify_manifest
 from sentinode.distributed.ingest import ingest
 from sentinode.distributed.trainer import ScalingSettings, TrainResult, train
 from sentinode.errors import IntegrityError, SentinodeError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from sentinode.data.ingest_config import IngestConfig
+from sentinode.data.ingest.config import IngestConfig
 from sentinode.data.manifest import Manifest
 from sentinode.distributed.ingest import ingest
 from sentinode.logs import progress_bars

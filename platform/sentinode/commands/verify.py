@@ -7,7 +7,7 @@ import logging
 from tyro.conf import Positional
 
 from sentinode.config import Frozen
-from sentinode.data.verify import verify_manifest
+from sentinode.data.ingest.verify import verify_manifest
 from sentinode.logs import progress_bars
 from sentinode.storage import StoreUrl
 

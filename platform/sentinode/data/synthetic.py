@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from sentinode.config import Frozen
-from sentinode.data.tissue_scene import Tissue, TissueStyle, draw_style, grow_tissue
-from sentinode.data.tissue_stain import Scanner, digitise, draw_scanner
+from sentinode.data.tissue.scene import Tissue, TissueStyle, draw_style, grow_tissue
+from sentinode.data.tissue.stain import Scanner, digitise, draw_scanner
 from sentinode.errors import ConfigError
 from sentinode.schema import CENTRE_PX, PATCH_PX
 

@@ -21,11 +21,11 @@ import numpy.typing as npt
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sentinode.data.assemble import Assembly, Scan, assemble
-from sentinode.data.build import ShardPlan, make_shard
-from sentinode.data.ingest_config import IngestConfig
+from sentinode.data.ingest.assemble import Assembly, Scan, assemble
+from sentinode.data.ingest.build import ShardPlan, make_shard
+from sentinode.data.ingest.config import IngestConfig
+from sentinode.data.ingest.scan import CHUNK_PATCHES, ScanRecord, scan_chunk
 from sentinode.data.manifest import MANIFEST_NAME, Manifest, ShardRecord
-from sentinode.data.scan import CHUNK_PATCHES, ScanRecord, scan_chunk
 from sentinode.data.sources import Listing, Source, SourceItem
 from sentinode.distributed.cluster import ray_session
 from sentinode.errors import ConfigError, SentinodeError, SourceError

@@ -15,25 +15,20 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import ray
-import torch
 from pydantic import Field
 from ray import train as ray_train
-from ray.train.torch import TorchTrainer, get_device
+from ray.train.torch import TorchTrainer
 
 from sentinode.config import Frozen, Record
 from sentinode.data.loader import LoaderConfig
 from sentinode.data.manifest import load_manifest
-from sentinode.errors import ConfigError, ManifestError, SentinodeError, StoreError, TrainingError
+from sentinode.errors import ConfigError, SentinodeError, StoreError, TrainingError
 from sentinode.experiment import Experiment, begin_run
 from sentinode.storage import Store, open_store
-from sentinode.tracking import Tracker
-from sentinode.training.feeds import open_feeds
-from sentinode.training.loop import RankContext, run_training
 from sentinode.training.metrics import EpochRecord
 from sentinode.training.state import load_history
 
@@ -143,55 +138,12 @@ def _fit(experiment: Experiment, scaling: ScalingSettings) -> None:
 
 
 def _work(task: dict[str, Any]) -> SentinodeError | None:
-    """One rank. An error that every rank meets alike is returned: raised, it would only be repeated by
-    restarts.
-    """
-    scaling = ScalingSettings.model_validate_json(task["scaling"])
-    torch.set_num_threads(scaling.cpus_per_worker)  # Ray sets OMP_NUM_THREADS to 1
+    # Here, so that the driver does without what only ranks need: torchmetrics takes seconds to import.
+    from sentinode.distributed.rank import train_rank
+
     experiment = Experiment.from_json(task["experiment"], "the experiment sent to a worker")
-    place = ray_train.get_context()
-    rank, world_size = place.get_world_rank(), place.get_world_size()
-    with _tracked(experiment, rank) as tracker:
-
-        def report(record: EpochRecord) -> None:
-            figures = {name: float(value) for name, value in record.model_dump().items()}
-            if tracker is not None:
-                tracker.log(figures, record.epoch)
-            ray_train.report(figures)
-
-        context = RankContext(rank, world_size, get_device(), report)
-        try:
-            manifest, data = load_manifest(experiment.data)
-            with open_feeds(
-                experiment,
-                manifest,
-                data,
-                rank=rank,
-                world_size=world_size,
-                device=get_device(),
-                loader=scaling.loader,
-            ) as feeds:
-                run_training(experiment, feeds, open_store(experiment.run), context)
-        except (ConfigError, ManifestError, TrainingError) as error:
-            return error
-    return None
-
-
-@contextmanager
-def _tracked(experiment: Experiment, rank: int) -> Iterator[Tracker | None]:
-    """W&B on rank 0. What it leaves on disk (offline runs) is kept with the run, below ``wandb/``."""
-    if rank != 0:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="sentinode-wandb-") as name:
-        tracker = Tracker(experiment.name, experiment.model_dump(mode="json"), Path(name))
-        try:
-            yield tracker
-        finally:
-            tracker.finish()
-            store = open_store(experiment.run)
-            for path in Path(name).rglob("*.wandb"):
-                store.upload(path, path.relative_to(name).as_posix())
+    scaling = ScalingSettings.model_validate_json(task["scaling"])
+    return train_rank(experiment, scaling.cpus_per_worker, scaling.loader)
 
 
 @contextmanager

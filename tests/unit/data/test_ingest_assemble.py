@@ -10,11 +10,11 @@ import pytest
 from ingest_parts import Patches, noise_patches, write_classes, write_kaggle, write_pcam
 from PIL import Image
 
-from sentinode.data.assemble import Assembly, Scan, assemble
-from sentinode.data.build import make_shard
-from sentinode.data.ingest_config import IngestConfig
+from sentinode.data.ingest.assemble import Assembly, Scan, assemble
+from sentinode.data.ingest.build import make_shard
+from sentinode.data.ingest.config import IngestConfig
+from sentinode.data.ingest.scan import CHUNK_PATCHES, scan_chunk
 from sentinode.data.manifest import Manifest
-from sentinode.data.scan import CHUNK_PATCHES, scan_chunk
 from sentinode.data.sources.known import oddity
 from sentinode.errors import BadImagesError, ConfigError, LabelConflictError, LeakError, SourceError
 from sentinode.schema import Split

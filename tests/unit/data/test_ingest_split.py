@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentinode.data.carve import carve_by_content, carve_by_group
-from sentinode.data.split import find_conflicts, keep_unique
+from sentinode.data.ingest.carve import carve_by_content, carve_by_group
+from sentinode.data.ingest.split import find_conflicts, keep_unique
 from sentinode.errors import ConfigError
 from sentinode.schema import Split
 

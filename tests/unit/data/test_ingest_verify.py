@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from ingest_parts import noise_patches, sha1
 
+from sentinode.data.ingest.verify import verify_manifest
 from sentinode.data.manifest import Dropped, Manifest, ShardRecord, SplitSummary
 from sentinode.data.shards import ShardSample, build_shard
-from sentinode.data.verify import verify_manifest
 from sentinode.errors import ManifestError, ObjectNotFoundError
 from sentinode.schema import Encoding, Split
 

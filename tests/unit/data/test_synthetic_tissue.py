@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from sentinode.data.synthetic import SyntheticConfig, synthetic_patches
-from sentinode.data.tissue_cells import CellType, draw_cells, lattice, scatter
-from sentinode.data.tissue_jpeg import compress
-from sentinode.data.tissue_noise import blur, ramp, smooth_noise
-from sentinode.data.tissue_scene import Tissue
-from sentinode.data.tissue_stain import Scanner, digitise
-from sentinode.data.tissue_tumour import draw_tumour_style, grow_tumour
+from sentinode.data.tissue.cells import CellType, draw_cells, lattice, scatter
+from sentinode.data.tissue.jpeg import compress
+from sentinode.data.tissue.noise import blur, ramp, smooth_noise
+from sentinode.data.tissue.scene import Tissue
+from sentinode.data.tissue.stain import Scanner, digitise
+from sentinode.data.tissue.tumour import draw_tumour_style, grow_tumour
 from sentinode.schema import CENTRE_PX, PATCH_PX
 
 MIDDLE = slice((PATCH_PX - CENTRE_PX) // 2, (PATCH_PX + CENTRE_PX) // 2)

@@ -10,13 +10,13 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sentinode.data.assign import Assignment, assign_splits
-from sentinode.data.build import ShardPlan
-from sentinode.data.ingest_config import IngestConfig
+from sentinode.data.ingest.assign import Assignment, assign_splits
+from sentinode.data.ingest.build import ShardPlan
+from sentinode.data.ingest.config import IngestConfig
+from sentinode.data.ingest.scan import CHUNK_PATCHES, KEY_BYTES, ScanRecord
+from sentinode.data.ingest.split import Int8s, find_conflicts, keep_unique
 from sentinode.data.manifest import Dropped, Manifest, ShardRecord, SplitSummary
-from sentinode.data.scan import CHUNK_PATCHES, KEY_BYTES, ScanRecord
 from sentinode.data.sources.base import SPLITS, UNKNOWN, Listing
-from sentinode.data.split import Int8s, find_conflicts, keep_unique
 from sentinode.errors import BadImagesError, LabelConflictError, SourceError
 from sentinode.schema import Encoding, Split
 

@@ -13,9 +13,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from sentinode.data.tissue_jpeg import compress
-from sentinode.data.tissue_noise import Array, blur
-from sentinode.data.tissue_scene import Tissue
+from sentinode.data.tissue.jpeg import compress
+from sentinode.data.tissue.noise import Array, blur
+from sentinode.data.tissue.scene import Tissue
 from sentinode.schema import PATCH_PX
 
 _CENTRE_VECTORS = (

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sentinode.data.tissue_cells import CellLayer, CellType, draw_cells, lattice, scatter
-from sentinode.data.tissue_noise import Array, unit_vector
+from sentinode.data.tissue.cells import CellLayer, CellType, draw_cells, lattice, scatter
+from sentinode.data.tissue.noise import Array, unit_vector
 from sentinode.schema import CENTRE_PX, PATCH_PX
 
 _MIDDLE = PATCH_PX / 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sentinode.data.tissue_noise import Array
+from sentinode.data.tissue.noise import Array
 
 _SCALE = 4096.0
 _K = np.arange(8)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sentinode.data.split import Int8s, key_words
+from sentinode.data.ingest.split import Int8s, key_words
 from sentinode.errors import ConfigError
 from sentinode.schema import CLASS_NAMES, Split
 

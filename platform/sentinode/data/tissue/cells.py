@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentinode.data.tissue_noise import COLUMNS, ROWS, Array, smooth_noise, unit_vector
+from sentinode.data.tissue.noise import COLUMNS, ROWS, Array, smooth_noise, unit_vector
 from sentinode.schema import PATCH_PX
 
 
@@ -74,8 +74,9 @@ class Cells:
         """Turn the nuclei towards (cosine, sine); ``strength`` 0 leaves them, 1 makes them parallel."""
         keep, turn = np.float32(1 - strength), np.float32(strength)
         same = np.where(self.cosine * cosine + self.sine * sine < 0, -turn, turn)
-        c, s = keep * self.cosine + same * cosine, keep * self.sine + same * sine
-        length = np.maximum(np.sqrt(c * c + s * s), np.float32(1e-3))
+        c: Array = keep * self.cosine + same * cosine
+        s: Array = keep * self.sine + same * sine
+        length: Array = np.maximum(np.sqrt(c * c + s * s), np.float32(1e-3))
         self.cosine, self.sine = c / length, s / length
 
     def sown(self, rng: np.random.Generator, density: Array) -> Cells:

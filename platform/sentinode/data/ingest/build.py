@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sentinode.config import canonical_json
+from sentinode.data.ingest.scan import CHUNK_PATCHES, key_of
 from sentinode.data.manifest import ShardRecord
-from sentinode.data.scan import CHUNK_PATCHES, key_of
 from sentinode.data.shards import Buffer, ShardSample, build_shard
 from sentinode.data.sources.base import BadImage, Pixels, Source, SourceItem
 from sentinode.errors import SourceError

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sentinode.data.tissue_cells import CellLayer, CellType, draw_cells, lattice, scatter
-from sentinode.data.tissue_ground import Ground, blood, fat, glass, pulp, stroma
-from sentinode.data.tissue_noise import COLUMNS, ROWS, Array, blur, ramp, smooth_noise, unit_vector
-from sentinode.data.tissue_tumour import TumourStyle, draw_tumour_style, grow_tumour
+from sentinode.data.tissue.cells import CellLayer, CellType, draw_cells, lattice, scatter
+from sentinode.data.tissue.ground import Ground, blood, fat, glass, pulp, stroma
+from sentinode.data.tissue.noise import COLUMNS, ROWS, Array, blur, ramp, smooth_noise, unit_vector
+from sentinode.data.tissue.tumour import TumourStyle, draw_tumour_style, grow_tumour
 from sentinode.schema import PATCH_PX
 
 

@@ -10,10 +10,10 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sentinode.data.carve import carve_by_content, carve_by_group
-from sentinode.data.ingest_config import IngestConfig
+from sentinode.data.ingest.carve import carve_by_content, carve_by_group
+from sentinode.data.ingest.config import IngestConfig
+from sentinode.data.ingest.split import Indices, Int8s
 from sentinode.data.sources.base import SPLITS, UNKNOWN, Listing
-from sentinode.data.split import Indices, Int8s
 from sentinode.errors import LeakError
 from sentinode.schema import Split
 

@@ -18,8 +18,8 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from sentinode.data.ingest.scan import key_of
 from sentinode.data.manifest import ArrayLayout, Manifest, ShardRecord, load_manifest
-from sentinode.data.scan import key_of
 from sentinode.data.shards import BLOCK, NPY_HEADER_BYTES, npy_header
 from sentinode.data.sources.base import Pixels
 from sentinode.errors import ObjectNotFoundError, StoreError

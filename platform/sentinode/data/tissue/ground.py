@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sentinode.data.tissue_cells import CellType, draw_cells, lattice, scatter
-from sentinode.data.tissue_noise import COLUMNS, ROWS, Array, fibres, ramp, smooth_noise
+from sentinode.data.tissue.cells import CellType, draw_cells, lattice, scatter
+from sentinode.data.tissue.noise import COLUMNS, ROWS, Array, fibres, ramp, smooth_noise
 from sentinode.schema import PATCH_PX
 
 _ERYTHROCYTE = CellType(

@@ -1,0 +1,1 @@
+"""Synthetic lymph-node tissue: its ground, cells, tumour nests, stain and scanner."""
