@@ -73,7 +73,7 @@ class Cells:
     def align(self, cosine: Array, sine: Array, strength: float) -> None:
         """Turn the nuclei towards (cosine, sine); ``strength`` 0 leaves them, 1 makes them parallel."""
         keep, turn = np.float32(1 - strength), np.float32(strength)
-        same = np.where(self.cosine * cosine + self.sine * sine < 0, -turn, turn)
+        same: Array = np.where(self.cosine * cosine + self.sine * sine < 0, -turn, turn)
         c: Array = keep * self.cosine + same * cosine
         s: Array = keep * self.sine + same * sine
         length: Array = np.maximum(np.sqrt(c * c + s * s), np.float32(1e-3))
