@@ -73,7 +73,7 @@ class Tracker:
     def finish(self) -> None:
         """Close the run and flush what it holds."""
         if self.active:
-            self._try("finish", lambda: self._run.finish(quiet=True))
+            self._try("finish", lambda: self._run.finish())
         self._run = None
 
     def _try(self, what: str, action: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ from botocore.config import Config
 
 from sentinode.errors import MissingDependencyError, StoreError
 
-_KEY = "embedded"
+_KEY = "embedded-store"
 _REGION = "us-east-1"
 
 

@@ -21,7 +21,7 @@ from sentinode.errors import (
 )
 from sentinode.storage.files import Receipt, check_size, temporary_beside, typed_os_errors
 from sentinode.storage.interface import ObjectInfo, Progress
-from sentinode.storage.s3_client import no_bucket, quoted, retried, s3_client, typed_s3_errors
+from sentinode.storage.s3_client import no_bucket, retried, s3_client, typed_s3_errors
 from sentinode.storage.s3_read import DIGEST, ObjectReader
 from sentinode.storage.urls import check_condition, check_key, check_prefix, join_key
 
@@ -99,7 +99,8 @@ class S3Store:
         check_condition(if_none_match, if_match)
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_none_match else {}
         if if_match is not None:
-            condition = {"IfMatch": quoted(if_match)}
+            # Without quotes, as AWS documents it: Ceph 16 compares the header with the bare etag.
+            condition = {"IfMatch": if_match}
         digest = hashlib.sha256(data).hexdigest()
         try:
             with typed_s3_errors(self.locate(key)):

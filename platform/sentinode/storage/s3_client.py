@@ -132,11 +132,6 @@ def no_bucket(cause: str) -> StoreError:
     )
 
 
-def quoted(etag: str) -> str:
-    """An etag as HTTP headers write it."""
-    return f'"{etag}"'
-
-
 def _from_response(error: ClientError, where: str) -> StoreError:
     answer = error.response.get("Error", {})
     metadata = error.response.get("ResponseMetadata", {})

@@ -15,7 +15,7 @@ from botocore.exceptions import HTTPClientError, IncompleteReadError
 
 from sentinode.errors import IntegrityError, PreconditionFailedError, StoreError
 from sentinode.storage.files import CHUNK_BYTES
-from sentinode.storage.s3_client import quoted, typed_s3_errors
+from sentinode.storage.s3_client import typed_s3_errors
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -81,7 +81,7 @@ class ObjectReader:
             if done == length:
                 return Reading(buffer, etag or "", note)
         raise StoreError(
-            f"{self.where}: only {done} of {length} bytes came in {self.attempts} attempts ({cause})",
+            f"{self.where}: only {done} of {length} bytes came in {self.attempts} attempts ({_words(cause)})",
             "the whole body",
             "check the network and the store, then try again",
         )
@@ -108,7 +108,7 @@ class ObjectReader:
         if start or length is not None:
             request["Range"] = f"bytes={start}-" if length is None else f"bytes={start}-{start + length - 1}"
         if etag is not None:
-            request["IfMatch"] = quoted(etag)
+            request["IfMatch"] = f'"{etag}"'
         try:
             with typed_s3_errors(self.where):
                 return self.client.get_object(**request)
@@ -136,6 +136,11 @@ def _chunks(response: GetObjectOutputTypeDef) -> Iterator[bytes]:
             yield chunk
     finally:
         body.close()
+
+
+def _words(cause: Exception | None) -> str:
+    """What broke a body: the error beneath botocore's, which says more."""
+    return str(getattr(cause, "kwargs", {}).get("error", cause))
 
 
 def _digest(response: GetObjectOutputTypeDef) -> str | None:

@@ -154,8 +154,10 @@ class TestConditionalPut:
         store.put("counter", b"0")
 
         def count(_: int) -> None:
-            done = 0
+            done = tries = 0
             while done < increments:
+                tries += 1
+                assert tries < 500
                 value, etag = store.get_with_etag("counter")
                 try:
                     store.put("counter", str(int(value) + 1).encode(), if_match=etag)

@@ -1,0 +1,206 @@
+"""The data path: loader rates on one core side by side, and the first epoch from S3 against plain boto3.
+
+    make bench-data        or        python benchmarks/bench_data.py --data ../shared/data/kaggle --rounds 7
+
+Writes benchmarks/out/data.json and data.png. Ratios: npy_vs_webdataset (cached npy shards against
+webdataset's default pipeline on JPEG shards), npy_vs_webdataset_npy (both on npy members), npy_vs_memcpy,
+jpeg_vs_webdataset (the same shards, written by webdataset), first_epoch_vs_boto3 (bytes/s of a first epoch,
+download to last batch, against a plain parallel boto3 download of the same objects).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import boto3
+import data_cases as cases
+import numpy as np
+from data_sets import (
+    Patches,
+    load_patches,
+    write_files,
+    write_hdf5,
+    write_litdata,
+    write_mosaicml,
+    write_shards,
+    write_stock_shards,
+)
+from harness import Case, Measure, interleave, plot, ratio, show, write
+
+from sentinode.data.augment import AugmentConfig
+from sentinode.data.cache import ShardCache
+from sentinode.data.foreign import foreign_manifest
+from sentinode.data.loader import LoaderConfig, PatchLoader
+from sentinode.data.plan import ShuffleConfig, plan_training
+from sentinode.schema import Encoding, Split
+from sentinode.storage import open_store
+from sentinode.storage.embedded import EmbeddedStore
+
+PACKAGES = [
+    "torch",
+    "numpy",
+    "pillow",
+    "simplejpeg",
+    "webdataset",
+    "h5py",
+    "litdata",
+    "mosaicml-streaming",
+    "boto3",
+]
+THREADS = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="a folder in Kaggle's layout; default: synthetic patches")
+    parser.add_argument("--patches", type=int, default=12_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each case in each round")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="sentinode-bench-data-"))
+    try:
+        patches = load_patches(options.patches, options.data)
+        rows, ratios = first_epochs(patches, folder / "s3", max(2, options.rounds // 2))
+        more_rows, more_ratios = loading(patches, folder, options.rounds, options.seconds)
+        rows = [*more_rows, *rows, planning()]
+        ratios = {**more_ratios, **ratios}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    show(rows, ratios)
+    note = f"one core, batches of {cases.BATCH} in random order, {options.patches} patches: {patches.origin}"
+    print(write("data", rows, ratios, PACKAGES, note=note))
+    print(plot("data", rows, "Loading patches, one core", "patches/s"))
+
+
+def loading(
+    patches: Patches, folder: Path, rounds: int, seconds: float
+) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
+    """Every reader by turns, all bound to one core."""
+    core = max(os.sched_getaffinity(0))
+    measures, skipped = interleave(readers(patches, folder), rounds=rounds, seconds=seconds, core=core)
+    npy, jpg = measures["sentinode, npy shards"], measures["sentinode, jpg shards of webdataset"]
+    stock = measures["webdataset default, jpg (Pillow)"]
+    ratios = {
+        "npy_vs_webdataset": ratio(npy, stock),
+        "npy_vs_webdataset_npy": ratio(npy, measures["webdataset default, npy"]),
+        "npy_vs_memcpy": ratio(npy, measures["memory copy"]),
+        "jpeg_vs_webdataset": ratio(jpg, stock),
+    }
+    return [*(m.row(name) for name, m in measures.items()), *skipped], ratios
+
+
+def readers(patches: Patches, folder: Path) -> dict[str, Case]:
+    """Write the patches in every format and name the reader of each. Slow formats get a quarter of the
+    patches.
+    """
+    few = Patches(patches.pixels_NHWC[::4], patches.labels_N[::4], patches.origin)
+    one = LoaderConfig(read_threads=1)
+    work: dict[str, Case] = {"memory copy": cases.memory_copy}
+    for name, chosen, encoding, config in (
+        ("npy shards", patches, Encoding.NPY, one),
+        ("npy shards by offset", patches, Encoding.NPY, LoaderConfig(read_threads=1, mapped_bytes=0)),
+        ("jpeg shards (quality 95)", few, Encoding.JPEG, one),
+        ("webp shards", few, Encoding.WEBP, one),
+    ):
+        place = folder / encoding.value
+        manifest = write_shards(chosen, place, encoding)
+        store = open_store(str(place))
+        work[f"sentinode, {name}"] = partial(cases.ours, manifest, store, folder / "cache", config)
+    for suffix, name in (("jpg", "jpg (Pillow)"), ("npy", "npy")):
+        place = folder / f"stock-{suffix}"
+        keys = write_stock_shards(few, place, suffix)
+        work[f"webdataset default, {name}"] = partial(cases.webdataset_default, place, keys, suffix)
+    store = open_store(str(folder / "stock-jpg"))
+    foreign = foreign_manifest(store, sorted(p.name for p in (folder / "stock-jpg").glob("*.tar")))
+    work["sentinode, jpg shards of webdataset"] = partial(cases.ours, foreign, store, folder / "cache", one)
+    work["torch DataLoader, jpg files (Pillow)"] = partial(
+        cases.image_files, write_files(few, folder / "files")
+    )
+    work["torch DataLoader, PCam HDF5 (gzip)"] = partial(cases.hdf5, write_hdf5(few, folder))
+    with suppress(ImportError):
+        write_litdata(few, folder / "litdata")
+    with suppress(ImportError):
+        write_mosaicml(few, folder / "mosaicml")
+    work["litdata, jpeg (default)"] = partial(cases.litdata_jpeg, folder / "litdata")
+    work["mosaicml-streaming, jpeg (default)"] = partial(cases.mosaicml_jpeg, folder / "mosaicml")
+    work["augment, default strengths (CPU)"] = partial(cases.augmentation, AugmentConfig())
+    return work
+
+
+def first_epochs(
+    patches: Patches, folder: Path, rounds: int
+) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
+    """Seconds from nothing to the last batch, and for boto3 alone to have the same objects, as bytes/s; by
+    turns.
+    """
+    manifest = write_shards(patches, folder, Encoding.NPY)
+    size_bytes = sum(shard.size_bytes for shard in manifest.shards)
+    epoch, plain = Measure("MB/s"), Measure("MB/s")
+    with EmbeddedStore("bench") as server:
+        os.environ.update(server.environment)
+        store = open_store(f"{server.url}/set")
+        for shard in manifest.shards:
+            store.upload(folder / shard.name, shard.name)
+        keys = [f"set/{shard.name}" for shard in manifest.shards]
+        for number in range(rounds + 1):
+            target = folder / f"round{number}"
+            began = time.perf_counter()
+            boto3_download(server.bucket, keys, target / "plain")
+            took_s = time.perf_counter() - began
+            began = time.perf_counter()
+            cache = ShardCache(store, target / "cache", budget_bytes=10 * size_bytes)
+            with PatchLoader(
+                manifest, store, Split.TRAIN, batch_size=cases.BATCH, training=True, cache=cache
+            ) as loader:
+                for _ in loader.epoch(0):
+                    pass
+            epoch_s = time.perf_counter() - began
+            if number:
+                plain.rates.append(size_bytes / took_s / 1e6)
+                epoch.rates.append(size_bytes / epoch_s / 1e6)
+            shutil.rmtree(target)
+    rows = [epoch.row("first epoch from S3 (moto)"), plain.row(f"boto3, {THREADS} threads (moto)")]
+    return rows, {"first_epoch_vs_boto3": ratio(epoch, plain)}
+
+
+def boto3_download(bucket: str, keys: list[str], folder: Path) -> None:
+    """Plain boto3: one get_object a key, in threads, into files."""
+    folder.mkdir(parents=True)
+    client = boto3.client("s3")
+
+    def fetch(key: str) -> None:
+        (folder / key.replace("/", "-")).write_bytes(client.get_object(Bucket=bucket, Key=key)["Body"].read())
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(fetch, keys))
+
+
+def planning() -> dict[str, Any]:
+    """One rank's epoch of 100 million samples in 12,000 shards for 1,024 ranks."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = []
+    for epoch in range(3):
+        began = time.perf_counter()
+        shuffle = ShuffleConfig(kind="block", lanes=1024)
+        plan = plan_training(
+            np.full(12_000, 8_334), digest="d", seed=0, epoch=epoch, batch_size=65_536, shuffle=shuffle
+        )
+        plan.ids(500, 1024)
+        seconds.append(time.perf_counter() - began)
+    row = Measure("s", seconds).row("plan: 100 M samples, 12,000 shards, 1,024 ranks")
+    row["grew_mib"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return row
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""What all benchmarks share: cases run by turns, medians with their spread, one JSON and one
+plot.
+
+Rates of a busy or throttled machine differ from minute to minute, so cases are interleaved and a ratio is
+taken within each round. The file is ``benchmarks/out/<name>.json``:
+
+    {"machine": {...}, "versions": {...},
+     "rows": [{"name", "unit", "median", "low", "high", "per_cpu_s", "rss_mib"} or {"name", "skipped"}],
+     "ratios": {name: median over rounds}, "spread": {name: [lowest, highest]}}
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+OUT = Path(__file__).resolve().parent / "out"
+
+
+@dataclass
+class Measure:
+    """What one case did in each round."""
+
+    unit: str
+    rates: list[float] = field(default_factory=list)
+    """Per second of wall time."""
+    cpu_rates: list[float] = field(default_factory=list)
+    """Per second of the case's CPU time."""
+    rss_mib: float | None = None
+    """The most memory its process had."""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rates)
+
+    def row(self, name: str) -> dict[str, Any]:
+        row = {"name": name, "unit": self.unit, "median": self.median, "low": min(self.rates)}
+        row["high"] = max(self.rates)
+        if self.cpu_rates:
+            row["per_cpu_s"] = statistics.median(self.cpu_rates)
+        if self.rss_mib is not None:
+            row["rss_mib"] = round(self.rss_mib)
+        return row
+
+
+Case = Callable[[], Iterator[int]]
+"""Opens an endless iterator that yields how many items it has just done. Picklable: it runs in its own
+process.
+"""
+
+
+def interleave(
+    cases: Mapping[str, Case],
+    *,
+    rounds: int,
+    seconds: float,
+    unit: str = "patches/s",
+    core: int | None = None,
+) -> tuple[dict[str, Measure], list[dict[str, Any]]]:
+    """Run the cases by turns, each for ``seconds`` a round; rows for those that cannot run here
+    (ImportError).
+
+    Each case has a process of its own, bound to ``core``, with one thread for arithmetic, and stopped while
+    others have their turn: no background thread of one takes time from another. One round before the first
+    is not counted.
+    """
+    workers = {name: _Worker(case, core) for name, case in cases.items()}
+    try:
+        skipped = [{"name": n, "skipped": w.refusal} for n, w in workers.items() if w.refusal]
+        workers = {name: worker for name, worker in workers.items() if not worker.refusal}
+        measures = {name: Measure(unit) for name in workers}
+        for number in range(rounds + 1):
+            for name, worker in workers.items():
+                worker.run(seconds, measures[name] if number else Measure(unit))
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return measures, skipped
+
+
+class _Worker:
+    """One case in a process that is stopped but for its turns."""
+
+    def __init__(self, case: Case, core: int | None) -> None:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, case, core), daemon=True)
+        self._process.start()
+        self.refusal: str | None = self._pipe.recv()
+        self._signal(signal.SIGSTOP)
+
+    def run(self, seconds: float, measure: Measure) -> None:
+        self._signal(signal.SIGCONT)
+        self._pipe.send(seconds)
+        done, wall_s, cpu_s, measure.rss_mib = self._pipe.recv()
+        self._signal(signal.SIGSTOP)
+        measure.rates.append(done / wall_s)
+        measure.cpu_rates.append(done / cpu_s)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process.pid is not None and self._process.is_alive():
+            os.kill(self._process.pid, number)
+
+
+def _serve(pipe: Connection, case: Case, core: int | None) -> None:
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    try:
+        work = case()
+        next(work)
+    except ImportError as error:
+        pipe.send(f"not installed ({error})")
+        return
+    pipe.send(None)
+    while True:
+        seconds = pipe.recv()
+        began, began_cpu, done = time.perf_counter(), time.process_time(), 0
+        while time.perf_counter() - began < seconds:
+            done += next(work)
+        took_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
+        rss_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        pipe.send((done, took_s, cpu_s, rss_mib))
+
+
+def ratio(first: Measure, second: Measure) -> list[float]:
+    """``first`` over ``second`` in each round."""
+    return [a / b for a, b in zip(first.rates, second.rates, strict=True)]
+
+
+def machine() -> dict[str, Any]:
+    """The processor, its cores, memory and GPU as far as they can be told."""
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found: dict[str, Any] = {
+        "system": platform.platform(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory_bytes / 2**30, 1),
+        "load_average": os.getloadavg()[0],
+    }
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
+        ]
+        found["processor"] = names[0] if names else platform.machine()
+    try:
+        import torch
+
+        if torch.cuda.is_available():
+            found["gpu"] = torch.cuda.get_device_name()
+    except ImportError:
+        pass
+    return found
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Installed versions; packages that are absent are left out."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write(
+    name: str,
+    rows: list[dict[str, Any]],
+    ratios: Mapping[str, list[float]],
+    packages: Iterable[str],
+    **more: Any,
+) -> Path:
+    """Write ``out/<name>.json``; ``ratios`` holds one value a round."""
+    OUT.mkdir(exist_ok=True)
+    path = OUT / f"{name}.json"
+    content = {
+        "machine": machine(),
+        "versions": versions(packages),
+        "rows": rows,
+        "ratios": {key: round(statistics.median(values), 3) for key, values in ratios.items()},
+        "spread": {key: [round(min(values), 3), round(max(values), 3)] for key, values in ratios.items()},
+        **more,
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def show(rows: list[dict[str, Any]], ratios: Mapping[str, list[float]]) -> None:
+    """Print rows and ratios as a table."""
+    for row in rows:
+        if "skipped" in row:
+            print(f"{row['name']:<48} skipped: {row['skipped']}")
+            continue
+        spread = f"({row['low']:,.4g} - {row['high']:,.4g})"
+        cpu = f"{row['per_cpu_s']:>12,.0f} per CPU second" if "per_cpu_s" in row else ""
+        rss = f"{row['rss_mib']:>8,} MiB" if "rss_mib" in row else ""
+        print(f"{row['name']:<48} {row['median']:>12,.4g} {row['unit']:<11} {spread:<26} {cpu} {rss}")
+    print()
+    for key, values in ratios.items():
+        print(f"{key:<48} {statistics.median(values):>12.3f} ({min(values):.3f} - {max(values):.3f})")
+
+
+def plot(name: str, rows: list[dict[str, Any]], title: str, unit: str) -> Path:
+    """Bars of all rows with this unit, on a logarithmic axis, whiskers from lowest to highest:
+    ``out/<name>.png``.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [row for row in rows if row.get("unit") == unit][::-1]
+    medians = [row["median"] for row in shown]
+    below = [row["median"] - row["low"] for row in shown]
+    above = [row["high"] - row["median"] for row in shown]
+    figure, axes = pyplot.subplots(figsize=(9, 0.8 + 0.38 * len(shown)), layout="constrained")
+    axes.barh([row["name"] for row in shown], medians, xerr=[below, above], color="#5b7fa6", capsize=3)
+    axes.set_xscale("log")
+    axes.set_xlabel(unit)
+    axes.set_title(title)
+    axes.grid(axis="x", alpha=0.3)
+    OUT.mkdir(exist_ok=True)
+    path = OUT / f"{name}.png"
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return path
