@@ -26,12 +26,13 @@ def test_disabled_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert not (tmp_path / "wandb").exists()
 
 
-def test_offline_run_is_kept_below_the_folder(tmp_path: Path) -> None:
+def test_offline_run_is_kept_below_the_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tracker = Tracker("run", "id1", {"lr": 0.1}, tmp_path)
     assert tracker.active
     tracker.log({"loss": 1.0}, 1)
     tracker.finish()
     assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert caplog.text == ""
 
 
 def test_a_fault_is_logged_and_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

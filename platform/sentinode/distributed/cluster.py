@@ -18,6 +18,8 @@ cluster.
 """
 CONNECT_TIMEOUT_S = 5.0
 
+_started_here = False
+
 log = logging.getLogger(__name__)
 
 
@@ -43,7 +45,9 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     # Workers' own log lines stay in Ray's log folder; what concerns the user is reported by the driver.
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "local":
+    global _started_here
+    _started_here = address == "local"
+    if _started_here:
         cpus = num_cpus or os.cpu_count() or 1
         ray.init(
             address="local",
@@ -59,6 +63,11 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         yield
     finally:
         ray.shutdown()
+
+
+def started_here() -> bool:
+    """Whether the present session's Ray was started by this process, and so ends with it."""
+    return _started_here
 
 
 def _join(address: str, quiet: dict[str, int | bool]) -> None:

@@ -26,6 +26,7 @@ from ray.train.torch import TorchTrainer
 from sentinode.config import Frozen, Record
 from sentinode.data.loader import LoaderConfig
 from sentinode.data.manifest import load_manifest
+from sentinode.distributed.cluster import started_here
 from sentinode.errors import ConfigError, SentinodeError, StoreError, TrainingError
 from sentinode.experiment import Experiment, begin_run
 from sentinode.storage import Store, open_store
@@ -113,7 +114,7 @@ def _fit(experiment: Experiment, scaling: ScalingSettings) -> None:
     # folder of each node's own will do, and no credentials are pickled. A fresh name keeps Ray from loading a
     # former snapshot.
     folder = tempfile.mkdtemp(prefix="sentinode-ray-")
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         _work,
         train_loop_config={"experiment": experiment.to_json(), "scaling": scaling.canonical_json()},
         scaling_config=ray_train.ScalingConfig(
@@ -135,6 +136,21 @@ def _fit(experiment: Experiment, scaling: ScalingSettings) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     if isinstance(failure, SentinodeError):
         raise failure
+
+
+class _Trainer(TorchTrainer):  # type: ignore[misc]
+    """Ray's trainer, less the 12 s that each run would wait at its end on a local Ray.
+
+    Ray 2.60 starts an actor that gives a run's resources back should its controller be killed. It looks for
+    the controller through the dashboard, which a local Ray has not, and hangs; there, resources end with the
+    process. Should a later Ray rename the method, this class does nothing.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks: list[Any] = super()._create_default_callbacks()
+        if not started_here():
+            return callbacks
+        return [found for found in callbacks if type(found).__name__ != "PlacementGroupCleanerCallback"]
 
 
 def _work(task: dict[str, Any]) -> SentinodeError | None:

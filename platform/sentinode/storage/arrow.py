@@ -21,21 +21,32 @@ def arrow_filesystem(url: str) -> tuple[fs.FileSystem, str]:
     if isinstance(place, Path):
         place.mkdir(parents=True, exist_ok=True)
         return fs.LocalFileSystem(), str(place)
-    return _s3_filesystem(), join_key(place.bucket, place.prefix).rstrip("/")
+    return EnvironmentS3(), join_key(place.bucket, place.prefix).rstrip("/")
 
 
-def _s3_filesystem() -> fs.S3FileSystem:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    address = urlsplit(endpoint or "https://")
-    if endpoint and (address.scheme not in ("http", "https") or not address.netloc):
-        raise ConfigError(f"AWS_ENDPOINT_URL is {endpoint!r}", "a URL such as http://host:port")
-    return fs.S3FileSystem(
-        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-        scheme=address.scheme,
-        endpoint_override=address.netloc or None,
-        connect_timeout=5,
-        request_timeout=30,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=5),
-        # An empty first request that opens a multipart upload breaks moto's completion of it.
-        allow_delayed_open=True,
-    )
+class EnvironmentS3(fs.S3FileSystem):  # type: ignore[misc]
+    """pyarrow's S3 with endpoint, region and credentials of the process that it is in.
+
+    Pickled it carries nothing; pyarrow's own pickles carry access keys and lose the retry strategy.
+    """
+
+    def __init__(self) -> None:
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        address = urlsplit(endpoint or "https://")
+        if endpoint and (address.scheme not in ("http", "https") or not address.netloc):
+            raise ConfigError(f"AWS_ENDPOINT_URL is {endpoint!r}", "a URL such as http://host:port")
+        # Only by this variable can the trailing checksums be turned off, which Ceph 16 refuses with HTTP 411.
+        os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+        super().__init__(
+            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+            scheme=address.scheme,
+            endpoint_override=address.netloc or None,
+            connect_timeout=5,
+            request_timeout=30,
+            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=5),
+            # The empty first request that opens a file at once breaks moto's completion of multipart uploads.
+            allow_delayed_open=True,
+        )
+
+    def __reduce__(self) -> tuple[type[EnvironmentS3], tuple[()]]:
+        return EnvironmentS3, ()

@@ -56,7 +56,7 @@ class S3Store:
 
     @property
     def url(self) -> str:
-        return f"s3://{join_key(self.bucket, self.prefix)}" if self.prefix else f"s3://{self.bucket}"
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
     def locate(self, key: str) -> str:
         return f"s3://{self.bucket}/{self._key(key)}"
