@@ -25,6 +25,7 @@ from typing import Any
 import boto3
 import data_cases as cases
 import numpy as np
+from botocore.config import Config
 from data_sets import (
     Patches,
     load_patches,
@@ -41,9 +42,10 @@ from sentinode.data.augment import AugmentConfig
 from sentinode.data.cache import ShardCache
 from sentinode.data.foreign import foreign_manifest
 from sentinode.data.loader import LoaderConfig, PatchLoader
+from sentinode.data.manifest import Manifest
 from sentinode.data.plan import ShuffleConfig, plan_training
 from sentinode.schema import Encoding, Split
-from sentinode.storage import open_store
+from sentinode.storage import Store, open_store
 from sentinode.storage.embedded import EmbeddedStore
 
 PACKAGES = [
@@ -145,7 +147,7 @@ def first_epochs(
     """
     manifest = write_shards(patches, folder, Encoding.NPY)
     size_bytes = sum(shard.size_bytes for shard in manifest.shards)
-    epoch, plain = Measure("MB/s"), Measure("MB/s")
+    measures = {name: Measure("MB/s") for name in ("epoch", "download_file", "get_object")}
     with EmbeddedStore("bench") as server:
         os.environ.update(server.environment)
         store = open_store(f"{server.url}/set")
@@ -154,32 +156,48 @@ def first_epochs(
         keys = [f"set/{shard.name}" for shard in manifest.shards]
         for number in range(rounds + 1):
             target = folder / f"round{number}"
-            began = time.perf_counter()
-            boto3_download(server.bucket, keys, target / "plain")
-            took_s = time.perf_counter() - began
-            began = time.perf_counter()
-            cache = ShardCache(store, target / "cache", budget_bytes=10 * size_bytes)
-            with PatchLoader(
-                manifest, store, Split.TRAIN, batch_size=cases.BATCH, training=True, cache=cache
-            ) as loader:
-                for _ in loader.epoch(0):
-                    pass
-            epoch_s = time.perf_counter() - began
-            if number:
-                plain.rates.append(size_bytes / took_s / 1e6)
-                epoch.rates.append(size_bytes / epoch_s / 1e6)
+            for name, work in (
+                ("epoch", partial(first_epoch, manifest, store, target / "cache", 10 * size_bytes)),
+                ("download_file", partial(boto3_download, server.bucket, keys, target / "file", True)),
+                ("get_object", partial(boto3_download, server.bucket, keys, target / "object", False)),
+            ):
+                began = time.perf_counter()
+                work()
+                if number:
+                    measures[name].rates.append(size_bytes / (time.perf_counter() - began) / 1e6)
             shutil.rmtree(target)
-    rows = [epoch.row("first epoch from S3 (moto)"), plain.row(f"boto3, {THREADS} threads (moto)")]
-    return rows, {"first_epoch_vs_boto3": ratio(epoch, plain)}
+    epoch = measures.pop("epoch")
+    rows = [epoch.row("first epoch from S3 (moto)")]
+    rows += [m.row(f"boto3 {name}, {THREADS} threads (moto)") for name, m in measures.items()]
+    ratios = {"first_epoch_vs_boto3": ratio(epoch, measures["download_file"])}
+    return rows, {**ratios, "first_epoch_vs_get_object": ratio(epoch, measures["get_object"])}
 
 
-def boto3_download(bucket: str, keys: list[str], folder: Path) -> None:
-    """Plain boto3: one get_object a key, in threads, into files."""
+def first_epoch(manifest: Manifest, store: Store, cache: Path, budget_bytes: int) -> None:
+    """From an empty cache to the last batch."""
+    with PatchLoader(
+        manifest,
+        store,
+        Split.TRAIN,
+        batch_size=cases.BATCH,
+        training=True,
+        cache=ShardCache(store, cache, budget_bytes),
+    ) as loader:
+        for _ in loader.epoch(0):
+            pass
+
+
+def boto3_download(bucket: str, keys: list[str], folder: Path, managed: bool) -> None:
+    """Plain boto3 in threads: its managed ``download_file``, or one ``get_object`` a key."""
     folder.mkdir(parents=True)
-    client = boto3.client("s3")
+    client = boto3.client("s3", config=Config(max_pool_connections=4 * THREADS))
 
     def fetch(key: str) -> None:
-        (folder / key.replace("/", "-")).write_bytes(client.get_object(Bucket=bucket, Key=key)["Body"].read())
+        path = folder / key.replace("/", "-")
+        if managed:
+            client.download_file(bucket, key, str(path))
+        else:
+            path.write_bytes(client.get_object(Bucket=bucket, Key=key)["Body"].read())
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(fetch, keys))

@@ -15,7 +15,7 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
+import re
 import signal
 import statistics
 import time
@@ -135,8 +135,14 @@ def _serve(pipe: Connection, case: Case, core: int | None) -> None:
         while time.perf_counter() - began < seconds:
             done += next(work)
         took_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
-        rss_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        pipe.send((done, took_s, cpu_s, rss_mib))
+        pipe.send((done, took_s, cpu_s, _peak_mib()))
+
+
+def _peak_mib() -> float | None:
+    """The most memory this process had (not its parent, which ``getrusage`` takes in)."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) / 1024 if found else None
 
 
 def ratio(first: Measure, second: Measure) -> list[float]:

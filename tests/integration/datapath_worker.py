@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
+import re
 import signal
 import sys
 from pathlib import Path
@@ -44,7 +44,9 @@ def main() -> None:
             keys = [hashlib.sha1(image.numpy().tobytes()).hexdigest() for image in batch.images_BHWC]
             notes.write(" ".join(f"{i}:{key}" for i, key in zip(ids, keys, strict=True)) + "\n")
             notes.flush()
-        notes.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}\n")
+        peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        assert peak is not None
+        notes.write(f"{int(peak[1]) * 1024}\n")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from sentinode.data.stain import jitter_stains
 from sentinode.errors import ConfigError
 
 _LARGEST_SHIFT_PX = 8
+_CACHED_IMAGES = 16
+"""On a CPU, images changed at a time: few enough that the steps between stay in its cache."""
 
 
 class AugmentConfig(Frozen):
@@ -51,14 +53,20 @@ def augment(
     height, width = images_BCHW.shape[2:]
     if height != width or config.shift_px >= height:
         raise ConfigError(f"images of {height}x{width} pixels", "square ones, larger than the shift")
-    draws = uniform(sample_ids_B.to(images_BCHW.device), 12, "augment", seed, epoch)
-    signed = draws * 2 - 1
-    if config.dihedral:
-        images_BCHW = dihedral(images_BCHW, (draws[:, 0] * 8).long())
-    if config.shift_px:
-        steps = 2 * config.shift_px + 1
-        offsets = (draws[:, 1:3] * steps).long() - config.shift_px
-        images_BCHW = shift(images_BCHW, offsets[:, 0], offsets[:, 1])
+    draws_BD = uniform(sample_ids_B.to(images_BCHW.device), 12, "augment", seed, epoch)
+    if images_BCHW.device.type != "cpu":
+        return _change(images_BCHW, config, draws_BD)
+    size = _CACHED_IMAGES
+    parts = zip(torch.split(images_BCHW, size), torch.split(draws_BD, size), strict=True)
+    return torch.cat([_change(images, config, draws) for images, draws in parts])
+
+
+def _change(images_BCHW: torch.Tensor, config: AugmentConfig, draws_BD: torch.Tensor) -> torch.Tensor:
+    signed = draws_BD * 2 - 1
+    if config.dihedral or config.shift_px:
+        code_B = (draws_BD[:, 0] * (8 if config.dihedral else 1)).long()
+        offsets = (draws_BD[:, 1:3] * (2 * config.shift_px + 1)).long() - config.shift_px
+        images_BCHW = move(images_BCHW, code_B, offsets[:, 0], offsets[:, 1])
     if config.hed:
         images_BCHW = jitter_stains(images_BCHW, 1 + config.hed * signed[:, 3:6], config.hed * signed[:, 6:9])
     if config.brightness or config.contrast:
@@ -66,31 +74,31 @@ def augment(
             images_BCHW, config.brightness * signed[:, 9], 1 + config.contrast * signed[:, 10]
         )
     if config.jpeg_loss:
-        images_BCHW = jpeg_loss(images_BCHW, 100 - torch.round(config.jpeg_loss * draws[:, 11]))
+        images_BCHW = jpeg_loss(images_BCHW, 100 - torch.round(config.jpeg_loss * draws_BD[:, 11]))
     return images_BCHW
 
 
-def dihedral(images_BCHW: torch.Tensor, code_B: torch.Tensor) -> torch.Tensor:
-    """Symmetry ``code_B`` (int64, 0 to 7) of each square image: bit 2 transposes, then bit 1 flips rows,
-    bit 0 columns.
-    """
-    code = code_B[:, None, None, None]
-    images_BCHW = torch.where(code & 4 != 0, images_BCHW.transpose(2, 3), images_BCHW)
-    images_BCHW = torch.where(code & 2 != 0, images_BCHW.flip(2), images_BCHW)
-    return torch.where(code & 1 != 0, images_BCHW.flip(3), images_BCHW)
+def move(
+    images_BCHW: torch.Tensor, code_B: torch.Tensor, down_B: torch.Tensor, right_B: torch.Tensor
+) -> torch.Tensor:
+    """Turn each square image by symmetry ``code_B`` (0 to 7), then shift it by whole pixels; all int64 [B].
 
-
-def shift(images_BCHW: torch.Tensor, rows_B: torch.Tensor, columns_B: torch.Tensor) -> torch.Tensor:
-    """Move each image by whole pixels (int64; positive: down, right). Pixels from outside are mirrored at
-    the edge, the edge pixel not repeated, as numpy's ``reflect``.
+    The code's bit 2 transposes, then bit 1 flips rows and bit 0 columns. Pixels from outside are mirrored
+    at the edge, the edge pixel not repeated, as numpy's ``reflect``. One gather does both: the row and the
+    column that a pixel comes from depend on its row and on its column alone.
     """
-    batch, channels, height, width = images_BCHW.shape
-    device = images_BCHW.device
-    row_BH = _mirror(torch.arange(height, device=device) - rows_B[:, None], height)
-    column_BW = _mirror(torch.arange(width, device=device) - columns_B[:, None], width)
-    image_B = torch.arange(batch, device=device)[:, None, None, None]
-    channel_C = torch.arange(channels, device=device)[None, :, None, None]
-    return images_BCHW[image_B, channel_C, row_BH[:, None, :, None], column_BW[:, None, None, :]]
+    batch, channels, side, _ = images_BCHW.shape
+    along = torch.arange(side, device=images_BCHW.device)
+    rows_BH = _mirror(along - down_B[:, None], side)
+    columns_BW = _mirror(along - right_B[:, None], side)
+    rows_BH = torch.where(code_B[:, None] & 2 != 0, side - 1 - rows_BH, rows_BH)
+    columns_BW = torch.where(code_B[:, None] & 1 != 0, side - 1 - columns_BW, columns_BW)
+    transposed = code_B[:, None] & 4 != 0
+    from_row = rows_BH * torch.where(transposed, 1, side)
+    from_column = columns_BW * torch.where(transposed, side, 1)
+    pixel_BN = (from_row[:, :, None] + from_column[:, None, :]).flatten(1)
+    index = pixel_BN[:, None, :].expand(batch, channels, -1)
+    return images_BCHW.flatten(2).gather(2, index).view_as(images_BCHW)
 
 
 def adjust(images_BCHW: torch.Tensor, brightness_B: torch.Tensor, contrast_B: torch.Tensor) -> torch.Tensor:

@@ -39,7 +39,7 @@ _PAIRS_AT_ONCE = 1 << 20
 
 @dataclass(frozen=True)
 class NearPair:
-    """Two patches that are nearly the same after symmetry ``symmetry`` (coded as in ``augment.dihedral``)."""
+    """Two patches that are nearly the same after symmetry ``symmetry`` (coded as in ``augment.move``)."""
 
     first: int
     second: int

@@ -31,21 +31,24 @@ def jpeg_loss(images_BCHW: torch.Tensor, quality_B: torch.Tensor) -> torch.Tenso
     """Each RGB image (float32 in [0, 1]) as JPEG of ``quality_B`` (1 to 100) would give it back, not
     rounded to bytes.
     """
-    height, width = images_BCHW.shape[2:]
+    batch, _, height, width = images_BCHW.shape
     to_ycc, cosines, tables = (table.to(images_BCHW.device) for table in _tables())
-    ycc = torch.einsum("kc,bchw->bkhw", to_ycc, images_BCHW * 255)
+    ycc = (to_ycc * 255) @ images_BCHW.flatten(2)
     ycc[:, 0] -= 128
-    padded = functional.pad(ycc, (0, -width % _BLOCK, 0, -height % _BLOCK), mode="replicate")
-    rows, columns = padded.shape[2] // _BLOCK, padded.shape[3] // _BLOCK
-    blocks = padded.reshape(-1, 3, rows, _BLOCK, columns, _BLOCK)
-    steps = _quantisation(tables, quality_B)[:, :, None, :, None, :]
-    spectrum = torch.einsum("ui,bkrisj,vj->bkrusv", cosines, blocks, cosines)
-    spectrum = torch.round(spectrum / steps) * steps
-    blocks = torch.einsum("ui,bkrusv,vj->bkrisj", cosines, spectrum, cosines)
-    ycc = blocks.flatten(4, 5).flatten(2, 3)[:, :, :height, :width].clone()
+    ycc = functional.pad(
+        ycc.view(batch, 3, height, width), (0, -width % _BLOCK, 0, -height % _BLOCK), mode="replicate"
+    )
+    rows, columns = ycc.shape[2] // _BLOCK, ycc.shape[3] // _BLOCK
+    blocks = (
+        ycc.view(batch, 3, rows, _BLOCK, columns, _BLOCK).transpose(3, 4).reshape(batch, 3, -1, _BLOCK**2)
+    )
+    steps = _quantisation(tables, quality_B).flatten(2)[:, :, None]
+    spectrum = (blocks @ cosines.T).div_(steps).round_().mul_(steps)
+    blocks = (spectrum @ cosines).view(batch, 3, rows, columns, _BLOCK, _BLOCK)
+    ycc = blocks.transpose(3, 4).reshape(batch, 3, rows * _BLOCK, columns * _BLOCK)[:, :, :height, :width]
     ycc[:, 0] += 128
-    rgb = torch.einsum("ck,bkhw->bchw", torch.linalg.inv(to_ycc), ycc)
-    return rgb.div_(255).clamp_(0, 1)
+    rgb: torch.Tensor = (torch.linalg.inv(to_ycc) / 255) @ ycc.flatten(2)
+    return rgb.clamp_(0, 1).view_as(images_BCHW)
 
 
 def _quantisation(tables: torch.Tensor, quality_B: torch.Tensor) -> torch.Tensor:
@@ -58,7 +61,7 @@ def _quantisation(tables: torch.Tensor, quality_B: torch.Tensor) -> torch.Tensor
 
 @lru_cache(maxsize=1)
 def _tables() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Colour matrix [3, 3], orthonormal cosine transform [8, 8], quantisation tables [3, 8, 8]."""
+    """Colours [3, 3], orthonormal cosine transform of whole blocks [64, 64], quantisation tables [3, 8, 8]."""
     cosines = [
         [
             math.sqrt((1 if u == 0 else 2) / _BLOCK) * math.cos((2 * i + 1) * u * math.pi / (2 * _BLOCK))
@@ -67,4 +70,5 @@ def _tables() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         for u in range(_BLOCK)
     ]
     tables = [[float(step) for step in text.split()] for text in (_LUMINANCE, _CHROMINANCE, _CHROMINANCE)]
-    return torch.tensor(_YCC_FROM_RGB), torch.tensor(cosines), torch.tensor(tables).view(3, _BLOCK, _BLOCK)
+    both = torch.kron(torch.tensor(cosines), torch.tensor(cosines))
+    return torch.tensor(_YCC_FROM_RGB), both, torch.tensor(tables).view(3, _BLOCK, _BLOCK)

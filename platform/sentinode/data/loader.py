@@ -36,8 +36,10 @@ Ids = npt.NDArray[np.int64]
 class LoaderConfig(Frozen):
     """How a process reads. None of it changes which samples come, or their order."""
 
-    ahead_batches: int = Field(default=2, ge=1)
-    """Batches made ready before they are asked for."""
+    ahead_batches: int = Field(default=1, ge=1)
+    """Batches made ready before they are asked for. More smooth out uneven reading, but crowd the
+    processor's cache.
+    """
     download_threads: int = Field(default=8, ge=1)
     """Shards downloaded at a time, ahead of need."""
     read_threads: int | None = Field(default=None, ge=1)

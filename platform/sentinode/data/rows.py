@@ -110,4 +110,4 @@ def open_files_capacity(wanted: int) -> int:
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return wanted if soft == resource.RLIM_INFINITY else max(1, (soft - 512) // 2)
+    return wanted if soft == resource.RLIM_INFINITY else max(1, soft // 2)

@@ -66,7 +66,13 @@ class ShardSet:
         self._uses += 1
         self._last_use[shards_B] = self._uses
         ready_B = self._reader.ready[shards_B]
-        opened = 0 if ready_B.all() else self._open(np.unique(shards_B[~ready_B]))
+        opened = 0
+        if not ready_B.all():
+            if np.unique(shards_B).size > self._reader.capacity:
+                half = len(ids_B) // 2
+                first = self.read(ids_B[:half], images_BHWC[:half], labels_B[:half])
+                return first + self.read(ids_B[half:], images_BHWC[half:], labels_B[half:])
+            opened = self._open(np.unique(shards_B[~ready_B]))
         self._reader.gather(shards_B, ids_B - self._starts[shards_B], images_BHWC, labels_B)
         return opened
 

@@ -12,9 +12,14 @@ from pathlib import Path
 import sentinode
 from sentinode.errors import ConfigError, MissingDependencyError
 
-FORWARDED = ("AWS_", "WANDB_")
-"""Prefixes of the environment variables that worker processes get from the one that starts or joins the
-cluster.
+FORWARDED = ("AWS_", "WANDB_", "SENTINODE_")
+"""Prefixes of the environment variables that workers of a Ray started here get."""
+FORWARDED_TO_OTHERS = (
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    *("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY"),
+)
+"""What workers of a joined cluster get: places, never keys. Ray shows a runtime environment to everybody who may see
+its dashboard, so credentials come from the nodes' own environment or role.
 """
 CONNECT_TIMEOUT_S = 5.0
 
@@ -107,10 +112,11 @@ def _worker_environment(*, local: bool) -> dict[str, dict[str, str]]:
     """Runtime environment of the workers: storage settings, and here the source root, which need not be
     installed.
     """
-    prefixes = (
-        (*FORWARDED, "SENTINODE_") if local else FORWARDED
-    )  # a cache folder here is none of theirs elsewhere
-    variables = {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if (name.startswith(FORWARDED) if local else name in FORWARDED_TO_OTHERS)
+    }
     if local:
         root = str(Path(sentinode.__file__).parents[1])
         inherited = os.environ.get("PYTHONPATH", "")

@@ -66,11 +66,9 @@ class ObjectReader:
                 time.sleep(random.uniform(0, BACKOFF_S * 2 ** (attempt - 1)))
             response = self._open(start + done, None if length is None else length - done, etag)
             if buffer is None:
-                length, etag, note = (
-                    self._length(response, start, length),
-                    response["ETag"].strip('"'),
-                    _digest(response),
-                )
+                etag = response["ETag"].strip('"')
+                note = response.get("Metadata", {}).get(DIGEST)
+                length = self._length(response, start, length)
                 buffer = bytearray(length)
             try:
                 for chunk in _chunks(response):
@@ -87,7 +85,7 @@ class ObjectReader:
         )
 
     def parts(self, size_bytes: int, etag: str, part_bytes: int, threads: int) -> Iterator[bytearray]:
-        """The whole object in order, in parts fetched ahead by threads (at most two a thread in memory)."""
+        """The whole object in order, in parts fetched ahead by threads (one a thread and one more in memory)."""
         if 0 < size_bytes <= part_bytes:
             yield self.read(0, size_bytes, etag).data
             return
@@ -96,7 +94,7 @@ class ObjectReader:
         try:
             for start in range(0, size_bytes, part_bytes):
                 ahead.append(pool.submit(self.read, start, min(part_bytes, size_bytes - start), etag))
-                if len(ahead) >= 2 * threads:
+                if len(ahead) > threads:
                     yield ahead.popleft().result().data
             while ahead:
                 yield ahead.popleft().result().data
@@ -111,19 +109,18 @@ class ObjectReader:
             request["IfMatch"] = f'"{etag}"'
         try:
             with typed_s3_errors(self.where):
-                return self.client.get_object(**request)
+                response = self.client.get_object(**request)
         except PreconditionFailedError as error:
             raise IntegrityError(
                 f"{self.where} was replaced while it was being read", "one version", "read it again"
             ) from error
+        if "Range" in request and not response.get("ContentRange", "").startswith(f"bytes {start}-"):
+            raise StoreError(f"{self.where}: the store ignored the range asked for", f"{request['Range']}")
+        return response
 
     def _length(self, response: GetObjectOutputTypeDef, start: int, length: int | None) -> int:
         """Bytes to expect; IntegrityError where the object ends before ``start + length``."""
         coming = response["ContentLength"]
-        if (start or length is not None) and "ContentRange" not in response:
-            raise StoreError(
-                f"{self.where}: the store ignored the range asked for", "HTTP 206 with a Content-Range"
-            )
         if length is not None and coming < length:
             raise IntegrityError(f"{self.where} has {start + coming} bytes", f"at least {start + length}")
         return coming
@@ -141,7 +138,3 @@ def _chunks(response: GetObjectOutputTypeDef) -> Iterator[bytes]:
 def _words(cause: Exception | None) -> str:
     """What broke a body: the error beneath botocore's, which says more."""
     return str(getattr(cause, "kwargs", {}).get("error", cause))
-
-
-def _digest(response: GetObjectOutputTypeDef) -> str | None:
-    return response.get("Metadata", {}).get(DIGEST)

@@ -14,7 +14,7 @@ from datapath_parts import make_manifest
 from PIL import Image
 
 from sentinode.data.audit import AuditReport, audit, refuse_leaks
-from sentinode.data.augment import dihedral
+from sentinode.data.augment import move
 from sentinode.data.fingerprint import find_near_duplicates, frequencies, turn
 from sentinode.data.shards import ShardSample, build_shard
 from sentinode.errors import LeakError
@@ -108,9 +108,10 @@ def test_planted_leaks_are_found_within_and_between_data_sets(tmp_path: Path) ->
 @pytest.mark.parametrize("symmetry", range(8))
 def test_turned_and_recompressed_copies_are_near_duplicates(tmp_path: Path, symmetry: int) -> None:
     copies = []
+    none = torch.zeros(1, dtype=torch.int64)
     for seed in range(6):
         image = torch.from_numpy(texture(seed)).permute(2, 0, 1)[None]
-        turned = dihedral(image, torch.tensor([symmetry]))[0].permute(1, 2, 0).contiguous().numpy()
+        turned = move(image, torch.tensor([symmetry]), none, none)[0].permute(1, 2, 0).contiguous().numpy()
         out = io.BytesIO()
         Image.fromarray(turned).save(out, "jpeg", quality=70)
         copies.append((np.asarray(Image.open(out)), 0, None, None))
@@ -126,8 +127,8 @@ def test_turned_and_recompressed_copies_are_near_duplicates(tmp_path: Path, symm
 def test_spectra_turn_as_images_do() -> None:
     images = torch.from_numpy(np.stack([texture(seed) for seed in range(3)]))
     for symmetry in range(8):
-        code = torch.full((3,), symmetry)
-        turned = dihedral(images.permute(0, 3, 1, 2), code).permute(0, 2, 3, 1).contiguous().numpy()
+        code, none = torch.full((3,), symmetry), torch.zeros(3, dtype=torch.int64)
+        turned = move(images.permute(0, 3, 1, 2), code, none, none).permute(0, 2, 3, 1).contiguous().numpy()
         assert np.allclose(frequencies(turned), turn(frequencies(images.numpy()), symmetry), atol=1)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sentinode.data.augment import AugmentConfig, adjust, augment, dihedral, shift
+from sentinode.data.augment import AugmentConfig, adjust, augment, move
 from sentinode.data.jpeg_loss import jpeg_loss
 from sentinode.data.permutation import key_of
 from sentinode.data.random_bits import uniform
@@ -45,10 +45,10 @@ def test_dihedral_is_the_eight_symmetries(images: torch.Tensor) -> None:
             image = image[:, ::-1]
         return image[:, :, ::-1] if int(code) & 1 else image
 
-    code = torch.arange(9) % 8
-    assert (dihedral(images, code).numpy() == each(reference, images, code).astype(np.float32)).all()
+    code, still = torch.arange(9) % 8, torch.zeros(2, 9, dtype=torch.int64)
+    assert (move(images, code, *still).numpy() == each(reference, images, code).astype(np.float32)).all()
     one = images[:1].expand(8, -1, -1, -1)
-    assert len({t.numpy().tobytes() for t in dihedral(one, torch.arange(8))}) == 8
+    assert len({t.numpy().tobytes() for t in move(one, torch.arange(8), *still[:, :8])}) == 8
 
 
 def test_shift_mirrors_at_the_edges(images: torch.Tensor) -> None:
@@ -58,7 +58,16 @@ def test_shift_mirrors_at_the_edges(images: torch.Tensor) -> None:
         return padded[:, top : top + 24, left : left + 24]
 
     down, right = torch.tensor([0, 1, -1, 8, -8, 3, 0, -5, 2]), torch.tensor([0, 1, 2, -8, 8, 0, -3, -5, 7])
-    assert np.allclose(shift(images, down, right), each(reference, images, down, right), atol=0)
+    assert np.allclose(
+        move(images, torch.zeros_like(down), down, right), each(reference, images, down, right), atol=0
+    )
+
+
+def test_images_are_turned_first_and_shifted_then(images: torch.Tensor) -> None:
+    none = torch.zeros(9, dtype=torch.int64)
+    code, down, right = torch.arange(9) % 8, torch.arange(9) - 4, (torch.arange(9) * 5) % 7 - 3
+    in_turn = move(move(images, code, none, none), none, down, right)
+    assert torch.equal(move(images, code, down, right), in_turn)
 
 
 def test_adjust_scales_about_each_images_mean(images: torch.Tensor) -> None:
@@ -169,6 +178,13 @@ def test_the_change_depends_on_sample_seed_and_epoch_not_on_the_batch(images: to
     assert torch.allclose(augment(images[order], ALL, 3, 4, ids[order]), whole[order], atol=1e-6)
     assert not torch.allclose(augment(images, ALL, 3, 5, ids), whole, atol=1e-2)
     assert not torch.allclose(augment(images, ALL, 2, 4, ids), whole, atol=1e-2)
+
+
+def test_large_batches_are_changed_as_small_ones_are() -> None:
+    images, ids = torch.rand(50, 3, 16, 16), torch.arange(100, 150)
+    whole = augment(images, ALL, 0, 0, ids)
+    one_by_one = [augment(images[i : i + 1], ALL, 0, 0, ids[i : i + 1]) for i in range(50)]
+    assert torch.allclose(whole, torch.cat(one_by_one), atol=1e-5)
 
 
 @given(st.lists(st.integers(0, 2**62), min_size=1, max_size=5), st.integers(0, 9), st.integers(0, 9))

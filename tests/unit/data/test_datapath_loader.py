@@ -51,7 +51,7 @@ CONFIGS = {
     "mapped": LoaderConfig(),
     "by offset": LoaderConfig(mapped_bytes=0, read_threads=2),
     "resident": LoaderConfig(resident=True),
-    "one ahead": LoaderConfig(ahead_batches=1, read_threads=1),
+    "three ahead": LoaderConfig(ahead_batches=3, read_threads=1),
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from training_parts import lesson, write_lesson
 
+from sentinode.distributed import cluster
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.inference import predict
 from sentinode.distributed.trainer import ScalingSettings, train
@@ -63,3 +64,13 @@ def test_predictions_stand_in_manifest_order(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.logits, detector(torch.from_numpy(images)).numpy(), atol=1e-5)
     with pytest.raises(ManifestError, match="test"):
         predict(detector, ModelConfig(), manifest, store, Split.TEST)
+
+
+def test_a_joined_cluster_is_told_places_and_never_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    told = cluster._worker_environment(local=False)["env_vars"]
+    assert told["AWS_ENDPOINT_URL"] == "http://127.0.0.1:9000"
+    assert "secret" not in told.values()
+    assert cluster._worker_environment(local=True)["env_vars"]["AWS_SECRET_ACCESS_KEY"] == "secret"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
 from training_parts import MemoryData
 
 from sentinode.errors import IntegrityError, TrainingError
@@ -151,25 +150,3 @@ def test_plateau_lowers_the_rate(tmp_path: Path) -> None:
     recipe = plan(epochs=6, lr=1e-7, plateau_patience=0, plateau_factor=0.5)
     state = run_training(recipe, MemoryData().feeds(), open_store(str(tmp_path)), ONE)
     assert state.history[-1].lr < 1e-7
-
-
-def _rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    data = MemoryData(samples=72, rank=rank, world_size=2)
-    state = run_training(plan(), data.feeds(), open_store(f"{folder}/run"), RankContext(rank, 2))
-    torch.save(weights(state), f"{folder}/weights{rank}")
-    distributed.destroy_process_group()
-
-
-def test_two_ranks_agree_and_train_as_one_would(tmp_path: Path) -> None:
-    multiprocessing.spawn(_rank, args=(str(tmp_path),), nprocs=2)
-    ranks = [torch.load(tmp_path / f"weights{rank}", weights_only=True) for rank in (0, 1)]
-    assert torch.equal(ranks[0], ranks[1])
-    two = load_history(open_store(str(tmp_path / "run")))
-    no_dropout = [record.valid_loss for record in two]
-    assert len(two) == 4
-    assert all(0 < loss < 1 for loss in no_dropout)
-    one = run_training(plan(), MemoryData(samples=72).feeds(), open_store(str(tmp_path / "one")), ONE)
-    # Ranks draw their own dropout, so one rank and two are alike, not equal.
-    assert two[-1].valid_loss == pytest.approx(one.history[-1].valid_loss, abs=0.3)
