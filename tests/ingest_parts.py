@@ -70,3 +70,27 @@ def write_pcam(
             f"{i},0,0,{bool(x)},{bool(x)},{s}" for i, (x, s) in enumerate(zip(labels, slides, strict=True))
         ]
         Path(f"{stem}_meta.csv").write_text("\n".join([head, *rows]) + "\n")
+
+
+WILDS_SLIDES = (
+    ("004", "4", 0), ("009", "1", 0), ("020", "2", 1), ("042", "3", 2), ("060", "3", 3), ("080", "1", 4),
+)  # fmt: skip
+"""Patient, node and centre of some slides of WILDS."""
+
+
+def write_wilds(folder: Path, patches: Patches) -> list[Path]:
+    """WILDS camelyon17_v1.0 with RGBA patches of WILDS_SLIDES in turn, labels 0 and 1 slide by slide, every
+    fifth in the split 1; returns the paths in the order of the table."""
+    paths, rows = [], [",patient,node,x_coord,y_coord,tumor,slide,center,split"]
+    for i, patch in enumerate(patches):
+        slide = i % len(WILDS_SLIDES)
+        patient, node, centre = WILDS_SLIDES[slide]
+        x, y, tumour = 32 * i, 3072 + i, i // len(WILDS_SLIDES) % 2
+        name = f"patient_{patient}_node_{node}"
+        path = folder / "patches" / name / f"patch_{name}_x_{x}_y_{y}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(patch).convert("RGBA").save(path)
+        paths.append(path)
+        rows.append(f"{i},{patient},{node},{x},{y},{tumour},{slide},{centre},{int(i % 5 == 0)}")
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
+    return paths

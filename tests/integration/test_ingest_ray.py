@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ingest_parts import noise_patches, write_classes, write_pcam
+from ingest_parts import noise_patches, write_classes, write_pcam, write_wilds
 
 from sentinode.data.ingest.config import IngestConfig
 from sentinode.data.ingest.verify import verify_manifest
@@ -219,6 +219,18 @@ def test_synthetic_patches_into_an_object_store(bucket: str) -> None:
     assert verify_manifest(out) == []
     keys = {info.key for info in open_store(out).list()}
     assert keys == {"manifest.json", *(s.name for s in manifest.shards)}
+
+
+def test_wilds_hospitals_become_splits(tmp_path: Path) -> None:
+    write_wilds(tmp_path / "camelyon17_v1.0", noise_patches(60))
+    config = IngestConfig(source=str(tmp_path / "camelyon17_v1.0"), out=str(tmp_path / "out"))
+    manifest = ingest(config, Steps())
+    assert (manifest.source, manifest.dataset, manifest.slides_known) == ("wilds", "camelyon17-v1-0", True)
+    assert {split: (s.samples, s.slides, s.origin) for split, s in manifest.splits.items()} == {
+        Split.TRAIN: (40, 4, "source"), Split.VALID: (10, 1, "source"), Split.TEST: (10, 1, "source")
+    }  # fmt: skip
+    assert "8 patches are WILDS's id_val" in manifest.warnings[0]
+    assert verify_manifest(config.out) == []
 
 
 def test_manifest_holds_no_path_and_no_time(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 
 import torch
 
+from sentinode.errors import ConfigError
 from sentinode.schema import PATCH_PX
 
 
@@ -65,6 +66,8 @@ class HandOver:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._free: SimpleQueue[Slot | None] = SimpleQueue()
         self._ready: SimpleQueue[Slot | BaseException | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._stopped = False
         for _ in range(ahead + 1):
             self._free.put(Slot.empty(size, pinned=self._stream is not None))
 
@@ -72,8 +75,8 @@ class HandOver:
         """The filled batches, on the device. An error of ``fill`` is raised here, in its place in the
         order.
         """
-        thread = threading.Thread(target=self._produce, args=(fill,), name="batches", daemon=True)
-        thread.start()
+        self._thread = threading.Thread(target=self._produce, args=(fill,), name="batches", daemon=True)
+        self._thread.start()
         try:
             while isinstance(slot := self._ready.get(), Slot):
                 yield self._receive(slot)
@@ -81,14 +84,27 @@ class HandOver:
             if slot is not None:
                 raise slot
         finally:
-            self._free.put(None)
-            thread.join()
+            self.stop()
+
+    def stop(self) -> None:
+        """End the background thread, after the batch that it is at; whoever asks for more batches gets an
+        error.
+        """
+        self._stopped = True
+        self._free.put(None)
+        if self._thread is not None:
+            self._thread.join()
 
     def _produce(self, fill: Fill) -> None:
         try:
             for slot in fill(self._free_slots()):
                 self._send(slot)
                 self._ready.put(slot)
+            if self._stopped:
+                raise ConfigError(
+                    "the loader was closed, or began another epoch, within an epoch",
+                    "one epoch at a time, read to its end or left for good",
+                )
         except BaseException as error:  # noqa: BLE001 - raised again in the consumer
             self._ready.put(error)
         else:

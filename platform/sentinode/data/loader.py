@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +49,9 @@ class LoaderConfig(Frozen):
     mapped_bytes: int = Field(default=384 << 20, ge=0)
     """npy sets up to this size are memory-mapped, the fastest way; their pages count as memory of the
     process. Raise it where memory is plentiful."""
-    resident: bool = False
-    """Keep the whole split as uint8 on the device; an error where it does not fit."""
+    resident: Literal["no", "whole", "shared"] = "no"
+    """Keep the split on the device as uint8: whole on each, or shared, a part on each rank's device,
+    exchanged step by step by torch.distributed. An error where it does not fit."""
 
 
 class PatchLoader:
@@ -94,6 +95,7 @@ class PatchLoader:
         )
         self._labels: npt.NDArray[np.int8] | None = None
         self._resident: ResidentSet | None = None
+        self._active: HandOver | None = None
         self._clock = WaitClock()
         if training and self.shuffle.kind == "full" and not self._shards.fits:
             raise ConfigError(
@@ -141,12 +143,13 @@ class PatchLoader:
         samples.
         """
         plan = self.plan(epoch)
-        if self.config.resident:
+        if self.config.resident != "no":
             return self._clock.timed(self._resident_epoch(plan, start_step))
         return self._clock.timed(self._streamed_epoch(plan, start_step))
 
     def close(self) -> None:
         """Let go of shards, threads and device memory."""
+        self._stop()
         self._resident = None
         self._shards.close()
 
@@ -158,9 +161,16 @@ class PatchLoader:
     ) -> None:
         self.close()
 
+    def _stop(self) -> None:
+        """End what an epoch left in the middle still does in the background."""
+        if self._active is not None:
+            self._active.stop()
+            self._active = None
+
     def _streamed_epoch(self, plan: EpochPlan, start_step: int) -> Iterator[Batch]:
         size = plan.rank_batch_size(self.world_size)
-        hand_over = HandOver(size, self.config.ahead_batches, self.device)
+        self._stop()
+        hand_over = self._active = HandOver(size, self.config.ahead_batches, self.device)
         prefetcher = self._prefetch(plan, start_step)
 
         def fill(slots: Iterator[Slot]) -> Iterator[Slot]:
@@ -195,11 +205,15 @@ class PatchLoader:
         return Prefetcher(self._shards.cache, records, threads, ahead)
 
     def _resident_epoch(self, plan: EpochPlan, start_step: int) -> Iterator[Batch]:
+        shared = self.config.resident == "shared" and self.world_size > 1
         if self._resident is None:
-            self._resident = ResidentSet(self._shards, self.device)
-        for ids_SB in plan.windows(self.rank, self.world_size, start_step):
-            for ids_B in ids_SB:
-                yield self._resident.batch(ids_B)
+            parts = self.world_size if shared else 1
+            self._resident = ResidentSet(self._shards, self.device, self.rank, parts)
+        ranks = range(self.world_size) if shared else [self.rank]
+        windows = [plan.windows(rank, self.world_size, start_step) for rank in ranks]
+        for ids_of_ranks in zip(*windows, strict=True):
+            for ids_of_parts in zip(*ids_of_ranks, strict=True):
+                yield self._resident.batch(ids_of_parts)
 
 
 def _usable_cores() -> int:

@@ -70,6 +70,7 @@ class Mapping:
         self._release()
 
     def _map(self, address: int | None, size_bytes: int, protection: int, flags: int, descriptor: int) -> int:
+        assert address is None or self._release.alive, "the mapping is closed"
         result = _libc.mmap(address, size_bytes, protection, flags, descriptor, 0)
         if result is None or result == _FAILED:
             cause = os.strerror(ctypes.get_errno())

@@ -50,7 +50,7 @@ def ids_of(known: KnownSet, batches: Iterable[Batch]) -> list[int]:
 CONFIGS = {
     "mapped": LoaderConfig(),
     "by offset": LoaderConfig(mapped_bytes=0, read_threads=2),
-    "resident": LoaderConfig(resident=True),
+    "resident": LoaderConfig(resident="whole"),
     "three ahead": LoaderConfig(ahead_batches=3, read_threads=1),
 }
 
@@ -174,6 +174,20 @@ def test_a_loop_may_be_left_early_and_begun_again(known: KnownSet) -> None:
     assert threading.active_count() <= before + 1
 
 
+@pytest.mark.parametrize("end", ["another epoch", "close"])
+def test_an_epoch_ended_from_outside_never_looks_complete(known: KnownSet, end: str) -> None:
+    data = loader(known, batch_size=4)
+    first = data.epoch()
+    next(first)
+    if end == "close":
+        data.close()
+    else:
+        assert len(ids_of(known, data.epoch())) == 96
+    with pytest.raises(ConfigError, match="one epoch at a time"):
+        list(first)
+    data.close()
+
+
 def test_the_wait_fraction_tells_slow_data_from_slow_work(known: KnownSet) -> None:
     with loader(known) as data:
         for _batch in data.epoch():
@@ -212,6 +226,15 @@ def test_batches_reach_the_gpu_whole(known: KnownSet, config: LoaderConfig) -> N
         kept = [(b.images_BHWC, b.sample_ids_B) for b in data.epoch()]
     for images, ids in kept:
         assert (images.cpu().numpy() == known.pixels_NHWC[ids.cpu().numpy()]).all()
+
+
+def test_a_set_cannot_be_shared_without_a_process_group(known: KnownSet) -> None:
+    config = LoaderConfig(resident="shared")
+    with (
+        loader(known, config=config, rank=1, world_size=2) as data,
+        pytest.raises(ConfigError, match="group"),
+    ):
+        next(data.epoch())
 
 
 def test_labels_are_read_only_once(known: KnownSet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,12 @@ def bomb() -> bytes:
     return bytes(data)
 
 
+def one_pixel_transparent() -> Image.Image:
+    pixels = np.array(RGB.convert("RGBA"))
+    pixels[50, 7, 3] = 254
+    return Image.fromarray(pixels)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
 def test_lossless_formats_give_the_same_pixels(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"patch.{kind.lower()}"
@@ -60,6 +66,16 @@ def test_lossless_formats_give_the_same_pixels(tmp_path: Path, kind: str) -> Non
     pixels = decode_image(path)
     assert isinstance(pixels, np.ndarray)
     assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    np.testing.assert_array_equal(pixels, PATCH)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_opaque_alpha_is_left_away(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "patch"
+    path.write_bytes(encoded(RGB.convert("RGBA"), kind))
+    pixels = decode_image(path)
+    assert isinstance(pixels, np.ndarray)
     assert pixels.flags.c_contiguous
     np.testing.assert_array_equal(pixels, PATCH)
 
@@ -85,7 +101,9 @@ BAD = {
     "text": (b"hello, not an image at all", "not one of"),
     "95x96": (encoded(RGB.resize((95, 96)), "PNG"), "95x96 pixels, expected 96x96"),
     "grey": (encoded(RGB.convert("L"), "PNG"), "colour mode L"),
-    "alpha": (encoded(RGB.convert("RGBA"), "PNG"), "colour mode RGBA"),
+    "transparent": (encoded(one_pixel_transparent(), "PNG"), "1 pixels are transparent"),
+    "grey with alpha": (encoded(RGB.convert("LA"), "PNG"), "colour mode LA"),
+    "transparent tiff": (encoded(one_pixel_transparent(), "TIFF"), "1 pixels are transparent"),
     "palette": (encoded(RGB.convert("P"), "PNG"), "colour mode P"),
     "cmyk": (encoded(RGB.convert("CMYK"), "JPEG"), "colour mode CMYK"),
     "bilevel": (encoded(RGB.convert("1"), "TIFF"), "1 bits"),

@@ -32,7 +32,7 @@ class IngestConfig(Frozen):
     """Folder that holds the data set, or ``synthetic``."""
     out: StoreUrl
     """Where the data set goes: ``s3://bucket/prefix`` or a local folder, one for each data set."""
-    kind: Literal["auto", "kaggle", "pcam-h5", "folder"] = "auto"
+    kind: Literal["auto", "kaggle", "pcam-h5", "wilds", "folder"] = "auto"
     """Layout of the folder; ``auto`` recognises it."""
     dataset: str | None = Field(default=None, pattern=_NAME)
     """Name of the data set, part of the shards' names; the folder's name by default."""

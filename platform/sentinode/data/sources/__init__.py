@@ -9,6 +9,7 @@ from sentinode.data.sources.base import BadImage, Column, Listing, Pixels, Sourc
 from sentinode.data.sources.folder import FolderSource
 from sentinode.data.sources.kaggle import KaggleSource
 from sentinode.data.sources.pcam_h5 import PcamSource
+from sentinode.data.sources.wilds import WildsSource
 from sentinode.errors import SourceError
 
 __all__ = [
@@ -23,11 +24,12 @@ __all__ = [
     "open_source",
 ]
 
-FolderKind = Literal["kaggle", "pcam-h5", "folder"]
+FolderKind = Literal["kaggle", "pcam-h5", "wilds", "folder"]
 
 LAYOUTS: Final[dict[FolderKind, str]] = {
     "kaggle": "train_labels.csv (id,label), train/<id>.tif and perhaps test/<id>.tif",
     "pcam-h5": "camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5 or .h5.gz",
+    "wilds": "WILDS camelyon17_v1.0: metadata.csv and patches/patient_*_node_*/*.png",
     "folder": "images as <class>/* or <split>/<class>/*, classes such as 0 and 1 or normal and tumor",
 }
 _SHOWN = 12
@@ -42,8 +44,8 @@ def detect(folder: Path, positive_class: str | None = None) -> Source:
         what = "is a file" if folder.exists() else "does not exist"
         raise SourceError(f"{folder} {what}", "a folder in one of the known layouts")
     kinds = [kind for kind in LAYOUTS if _source(kind, folder, positive_class).matches(folder)]
-    if kinds[:1] == ["kaggle"] and "folder" in kinds:
-        kinds.remove("folder")  # train/ and test/ also look like classes
+    if {"kaggle", "wilds"} & set(kinds) and "folder" in kinds:
+        kinds.remove("folder")  # train/, test/ and patches/ also look like classes
     if len(kinds) == 1:
         return _source(kinds[0], folder, positive_class)
     names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())
@@ -68,7 +70,13 @@ def open_source(kind: FolderKind, folder: Path, positive_class: str | None = Non
 
 def _source(
     kind: FolderKind, folder: Path, positive_class: str | None
-) -> KaggleSource | FolderSource | PcamSource:
-    if kind == "kaggle":
-        return KaggleSource(folder)
-    return PcamSource(folder) if kind == "pcam-h5" else FolderSource(folder, positive_class)
+) -> KaggleSource | PcamSource | WildsSource | FolderSource:
+    match kind:
+        case "kaggle":
+            return KaggleSource(folder)
+        case "pcam-h5":
+            return PcamSource(folder)
+        case "wilds":
+            return WildsSource(folder)
+        case "folder":
+            return FolderSource(folder, positive_class)

@@ -110,7 +110,8 @@ class Listing:
         ]
 
     def digest(self) -> str:
-        """SHA-256 over every column (names, sizes, labels, splits, slides): equal listings, equal digests."""
+        """SHA-256 over every column (names, sizes, labels, splits, slides) and all that was noted: equal listings,
+        equal digests."""
         total = hashlib.sha256()
         for ref in self.refs:
             total.update(ref.encode(errors="surrogateescape") + b"\0")
@@ -119,6 +120,8 @@ class Listing:
         for column in (self.slides, self.centres, self.patients):
             total.update("\0".join(column.names).encode() + b"\1" + column.codes.astype("<i4").tobytes())
         total.update(repr(sorted(self.bad.items())).encode())
+        if self.warnings:  # they stand in the manifest, and change with the lists of known defects
+            total.update(repr(self.warnings).encode())
         return total.hexdigest()
 
 
@@ -127,7 +130,7 @@ class Source(Protocol):
 
     @property
     def kind(self) -> str:
-        """Name of the layout, as in manifests: kaggle, pcam-h5, folder or synthetic."""
+        """Name of the layout, as in manifests: kaggle, pcam-h5, wilds, folder or synthetic."""
         ...
 
     def listing(self) -> Listing:

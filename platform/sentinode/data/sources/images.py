@@ -21,15 +21,15 @@ def decode_image(path: Path) -> Pixels | BadImage:
     """Pixels of an 8-bit RGB image of 96x96; everything else is a BadImage with the reason.
 
     Size, mode and depth are checked from the header, before any pixel is decoded, so that a decompression
-    bomb costs nothing. Grey, palette, alpha and 16-bit images are refused: turning them into RGB would be a
-    guess.
+    bomb costs nothing. Grey, palette, transparent and 16-bit images are refused: turning them into RGB would be
+    a guess. An alpha channel that is opaque everywhere (as WILDS has) tells nothing and is left away.
     """
     try:
         if path.stat().st_size == 0:
             return BadImage("the file is empty")
         with Image.open(path, formats=_FORMATS) as image:
             fault = _header_fault(image)
-            return BadImage(fault) if fault else np.array(image)
+            return BadImage(fault) if fault else _opaque(np.array(image))
     except FileNotFoundError:
         return BadImage("no such file")
     except Exception as error:  # noqa: BLE001 - a damaged file makes decoders raise nearly anything; all of it is listed
@@ -41,10 +41,18 @@ def _header_fault(image: Image.Image) -> str | None:
         return f"{image.size[0]}x{image.size[1]} pixels, expected {PATCH_PX}x{PATCH_PX}"
     if _bits(image) != 8:
         return f"{_bits(image)} bits a channel, expected 8"
-    if image.mode != "RGB":
+    if image.mode not in ("RGB", "RGBA"):
         return f"colour mode {image.mode}, expected RGB"
     frames = getattr(image, "n_frames", 1)
     return f"{frames} images in one file, expected 1" if frames != 1 else None
+
+
+def _opaque(pixels: Pixels) -> Pixels | BadImage:
+    """uint8 RGB [96, 96, 3] of RGB or RGBA [96, 96, 3 or 4]."""
+    transparent = int((pixels[..., 3:] != 255).sum())
+    if transparent:
+        return BadImage(f"{transparent} pixels are transparent, expected RGB or an opaque alpha channel")
+    return np.ascontiguousarray(pixels[..., :3])
 
 
 def _bits(image: Image.Image) -> int:

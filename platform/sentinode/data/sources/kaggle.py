@@ -25,6 +25,7 @@ from sentinode.data.sources.base import (
     slide_columns,
 )
 from sentinode.data.sources.images import decode_image
+from sentinode.data.sources.known import slide_warnings
 from sentinode.data.sources.table import check_unique, parse_labels, read_table
 from sentinode.errors import SourceError
 from sentinode.schema import Split
@@ -74,10 +75,11 @@ class KaggleSource:
         names = sorted(test)
         every = [*ids, *names]
         slides, centres, patients = slide_columns(self._slides(every))
+        all_labels = np.array(labels + [UNKNOWN] * len(names), np.int8)
         return Listing(
             refs=[f"train/{i}.tif" for i in ids] + [f"test/{i}.tif" for i in names],
             sizes=np.array([train.get(i, 0) for i in ids] + [test[i] for i in names], np.int64),
-            labels=np.array(labels + [UNKNOWN] * len(names), np.int8),
+            labels=all_labels,
             splits=np.repeat(
                 np.array([SPLITS.index(Split.TRAIN), SPLITS.index(Split.UNLABELLED)], np.int8),
                 [len(ids), len(names)],
@@ -90,7 +92,7 @@ class KaggleSource:
                 for n, i in enumerate(ids)
                 if i not in train
             },
-            warnings=self._warnings(set(names)),
+            warnings=(*self._warnings(set(names)), *slide_warnings(slides, all_labels)),
         )
 
     def read(self, items: Sequence[SourceItem]) -> Iterator[tuple[SourceItem, Pixels | BadImage]]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from sentinode.data.sources.base import SPLITS, BadImage, Listing, Pixels, SourceItem, slide_columns
 from sentinode.data.sources.folder import SPLIT_NAMES
 from sentinode.data.sources.h5_rows import close_rows, gunzipped, open_h5, open_rows
+from sentinode.data.sources.known import slide_warnings
 from sentinode.data.sources.table import read_table
 from sentinode.errors import SourceError
 from sentinode.schema import Split
@@ -74,15 +75,16 @@ class PcamSource:
             slides += split_slides
             warnings += warning
         slide_column, centres, patients = slide_columns(slides)
+        all_labels = np.concatenate(labels)
         return Listing(
             refs,
             np.concatenate(sizes),
-            np.concatenate(labels),
+            all_labels,
             np.concatenate(splits),
             slides=slide_column,
             centres=centres,
             patients=patients,
-            warnings=tuple(warnings),
+            warnings=(*warnings, *slide_warnings(slide_column, all_labels)),
         )
 
     def read(self, items: Sequence[SourceItem]) -> Iterator[tuple[SourceItem, Pixels | BadImage]]:
