@@ -1,6 +1,6 @@
 """Run `sentinode evaluate` as a Ray job; it takes the same flags.
 
-    ray job submit --working-dir . -- python jobs/evaluate.py --help
+ray job submit --working-dir . -- python jobs/evaluate.py --help
 """
 
 import sys

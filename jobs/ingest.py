@@ -1,6 +1,6 @@
 """Run `sentinode ingest` as a Ray job; it takes the same flags.
 
-    ray job submit --working-dir . -- python jobs/ingest.py --help
+ray job submit --working-dir . -- python jobs/ingest.py --help
 """
 
 import sys

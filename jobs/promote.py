@@ -1,6 +1,6 @@
 """Run `sentinode promote` as a Ray job; it takes the same flags.
 
-    ray job submit --working-dir . -- python jobs/promote.py --help
+ray job submit --working-dir . -- python jobs/promote.py --help
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Run `sentinode train` as a Ray job; it takes the same flags.
 
-    ray job submit --working-dir . -- python jobs/train.py --help
+ray job submit --working-dir . -- python jobs/train.py --help
 """
 
 import sys
