@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from datapath_parts import make_manifest
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from sentinode.data.loader import Batch
 from sentinode.data.manifest import Manifest, ShardRecord
@@ -88,3 +89,23 @@ class MemoryData:
             return self.batches(1, np.random.default_rng(epoch).permutation(self.samples), pad=False)
 
         return Feeds(train, lambda: self.batches(2, np.arange(self.samples), pad=True))
+
+
+def scored_sample(count: int = 37) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [count, 2] and labels [count] of a model that is better than guessing."""
+    rng = np.random.default_rng(5)
+    labels = torch.from_numpy(rng.integers(0, 2, count))
+    logits = torch.from_numpy(rng.normal(size=(count, 2)).astype(np.float32))
+    logits[:, 1] += labels
+    return logits, labels
+
+
+def sample_measures() -> tuple[float, float, float]:
+    """(loss, AUROC, accuracy) of ``scored_sample()`` by scikit-learn."""
+    logits, labels = scored_sample()
+    probability = (logits[:, 1] - logits[:, 0]).double().sigmoid().numpy()
+    return (
+        log_loss(labels, probability),
+        roc_auc_score(labels, probability),
+        accuracy_score(labels, probability > 0.5),
+    )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from torch import distributed, multiprocessing
-from training_parts import MemoryData
+from training_parts import MemoryData, sample_measures, scored_sample
 
 from sentinode.storage import open_store
 from sentinode.training.config import Recipe, TrainConfig
@@ -24,24 +22,6 @@ def plan() -> Recipe:
 
 def weights(state: TrainingState) -> torch.Tensor:
     return torch.cat([value.flatten() for value in state.net.state_dict().values()])
-
-
-def sample(count: int = 37) -> tuple[torch.Tensor, torch.Tensor]:
-    rng = np.random.default_rng(5)
-    labels = torch.from_numpy(rng.integers(0, 2, count))
-    logits = torch.from_numpy(rng.normal(size=(count, 2)).astype(np.float32))
-    logits[:, 1] += labels
-    return logits, labels
-
-
-def expected() -> tuple[float, float, float]:
-    logits, labels = sample()
-    probability = (logits[:, 1] - logits[:, 0]).double().sigmoid().numpy()
-    return (
-        log_loss(labels, probability),
-        roc_auc_score(labels, probability),
-        accuracy_score(labels, probability > 0.5),
-    )
 
 
 def _train_rank(rank: int, folder: str) -> None:
@@ -70,7 +50,7 @@ def test_two_train_ranks_agree_and_train_as_one_would(tmp_path: Path) -> None:
 
 def _measure_rank(rank: int, folder: str) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    logits, labels = sample()
+    logits, labels = scored_sample()
     # Rank 1 holds padding only in its second batch, and one sample in its first.
     mine = [slice(0, 30), slice(30, 36)] if rank == 0 else [slice(36, 37), slice(0, 3)]
     metrics = ValidMetrics(torch.device("cpu"))
@@ -85,4 +65,4 @@ def test_two_ranks_measure_as_one(tmp_path: Path) -> None:
     multiprocessing.spawn(_measure_rank, args=(str(tmp_path),), nprocs=2)
     for rank in (0, 1):
         values = [float(value) for value in (tmp_path / f"rank{rank}").read_text().strip("()").split(",")]
-        assert values == pytest.approx(expected(), abs=1e-6)
+        assert values == pytest.approx(sample_measures(), abs=1e-6)
