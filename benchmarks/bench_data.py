@@ -65,7 +65,7 @@ THREADS = 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="a folder in Kaggle's layout; default: synthetic patches")
-    parser.add_argument("--patches", type=int, default=12_000)
+    parser.add_argument("--patches", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each case in each round")
     options = parser.parse_args()

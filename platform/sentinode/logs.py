@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Literal, Protocol
 
 from rich.console import Console
@@ -74,7 +75,7 @@ def configure_logging(level: int = logging.INFO) -> None:
     kind = log_format()
     handler: logging.Handler
     if kind == "rich":
-        handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
+        handler = RichHandler(console=_terminal(), show_path=False, rich_tracebacks=False)
         handler.setFormatter(logging.Formatter("%(message)s", datefmt="%X"))
     else:
         handler = logging.StreamHandler(sys.stderr)
@@ -86,7 +87,7 @@ def configure_logging(level: int = logging.INFO) -> None:
 
 
 @contextmanager
-def progress_bars(console: Console | None = None) -> Iterator[ProgressCallback]:
+def progress_bars() -> Iterator[ProgressCallback]:
     """A callback that draws a bar for each step in a terminal, and logs a line now and then elsewhere."""
     if log_format() != "rich":
         yield _line_progress()
@@ -100,7 +101,7 @@ def progress_bars(console: Console | None = None) -> Iterator[ProgressCallback]:
         TimeRemainingColumn(),
     )
     bars: dict[str, TaskID] = {}
-    with Progress(*columns, console=console or Console(stderr=True)) as display:
+    with Progress(*columns, console=_terminal()) as display:
 
         def draw(step: str, done: int, total: int) -> None:
             if step not in bars:
@@ -108,6 +109,12 @@ def progress_bars(console: Console | None = None) -> Iterator[ProgressCallback]:
             display.update(bars[step], completed=done, total=total)
 
         yield draw
+
+
+@cache
+def _terminal() -> Console:
+    """The one console of log lines and bars: with two, each would overwrite the other's lines."""
+    return Console(stderr=True)
 
 
 def _line_progress() -> ProgressCallback:

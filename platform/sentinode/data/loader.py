@@ -46,7 +46,7 @@ class LoaderConfig(Frozen):
     """Threads that decode webp and jpeg shards or read large npy sets; default: the cores this process may
     use.
     """
-    mapped_bytes: int = Field(default=384 << 20, ge=0)
+    mapped_bytes: int = Field(default=320 << 20, ge=0)
     """npy sets up to this size are memory-mapped, the fastest way; their pages count as memory of the
     process. Raise it where memory is plentiful."""
     resident: Literal["no", "whole", "shared"] = "no"

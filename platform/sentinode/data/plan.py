@@ -10,6 +10,7 @@ Legend of array shapes: S steps, B global batch, b batch of one rank.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -195,11 +196,23 @@ def shuffle_quality(plan: EpochPlan, shard_samples: npt.ArrayLike, steps: int = 
         np.unique(np.searchsorted(ends, plan.ids(0, 1, int(s), int(s) + 1)[0], side="right")).size
         for s in picked
     ]
-    drawn = min(plan.batch_size, int(sizes.sum()))
-    others = sizes.sum() - sizes[:, None] - np.arange(min(drawn, 4096))
-    total = sizes.sum() - np.arange(min(drawn, 4096))
-    # The chance that a shard is missed: none of the draws hits it. Beyond 4,096 draws the rest is
-    # extrapolated.
-    missed = np.prod(np.clip(others, 0, None) / total, axis=1) ** (drawn / min(drawn, 4096))
-    expected = float((1 - missed).sum())
+    expected = _expected_shards(sizes, plan.batch_size)
     return 1.0 if expected <= 1 else float((np.mean(met) - 1) / (expected - 1))
+
+
+def _expected_shards(shard_samples: Ids, drawn: int) -> float:
+    """How many shards ``drawn`` samples come from, on average, drawn from the whole set without
+    replacement.
+    """
+    total = int(shard_samples.sum())
+
+    def log_ways(samples: int) -> float:
+        """Of drawing from so many samples, up to a constant."""
+        return math.lgamma(samples + 1) - math.lgamma(samples - drawn + 1)
+
+    sizes, shards = np.unique(shard_samples, return_counts=True)
+    missed = [
+        math.exp(log_ways(total - size) - log_ways(total)) if total - size >= drawn else 0.0
+        for size in sizes.tolist()
+    ]
+    return float(shards @ (1 - np.array(missed)))
