@@ -102,9 +102,7 @@ def loading(
 
 
 def readers(patches: Patches, folder: Path) -> dict[str, Case]:
-    """Write the patches in every format and name the reader of each. Slow formats get a quarter of the
-    patches.
-    """
+    """Write the patches in every format and name its reader; slow formats get a quarter of them."""
     few = Patches(patches.pixels_NHWC[::4], patches.labels_N[::4], patches.origin)
     one = LoaderConfig(read_threads=1)
     work: dict[str, Case] = {"memory copy": cases.memory_copy}
@@ -142,9 +140,7 @@ def readers(patches: Patches, folder: Path) -> dict[str, Case]:
 def first_epochs(
     patches: Patches, folder: Path, rounds: int
 ) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
-    """Seconds from nothing to the last batch, and for boto3 alone to have the same objects, as bytes/s; by
-    turns.
-    """
+    """From nothing to the last batch, and boto3 alone for the same objects, by turns."""
     manifest = write_shards(patches, folder, Encoding.NPY)
     size_bytes = sum(shard.size_bytes for shard in manifest.shards)
     measures = {name: Measure("MB/s") for name in ("epoch", "download_file", "get_object")}

@@ -51,9 +51,7 @@ def memory_copy() -> Iterator[int]:
 
 
 def webdataset_default(folder: Path, names: list[str], suffix: str) -> Iterator[int]:
-    """The pipeline of webdataset's own examples: shuffle buffer, default decoders (Pillow), tuples,
-    batches.
-    """
+    """The pipeline of webdataset's own examples: shuffle buffer, Pillow's decoders, tuples, batches."""
     import webdataset
 
     urls = [str(folder / name) for name in names]

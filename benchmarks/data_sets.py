@@ -1,6 +1,4 @@
-"""The same patches in the formats that are compared: our shards, image files, HDF5, litdata,
-mosaicml-streaming.
-"""
+"""The same patches in the formats that are compared."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ class Patches:
 
 
 def load_patches(count: int, data: Path | None) -> Patches:
-    """``count`` distinct patches: real ones (Kaggle's layout in ``data``) or synthetic, each in up to eight
-    symmetries.
-    """
+    """``count`` patches: real ones (Kaggle's layout in ``data``) or synthetic, each in eight symmetries."""
     distinct = -(-count // 8)
     files = sorted((data / "train").glob("*.tif"))[:distinct] if data is not None else []
     if files:
@@ -91,9 +87,7 @@ def jpeg(pixels: Pixels) -> bytes:
 
 
 def write_stock_shards(patches: Patches, folder: Path, suffix: str) -> list[str]:
-    """Shards as ``webdataset.ShardWriter`` writes them: ``jpg`` (quality 75) or ``npy`` members, and
-    ``cls``.
-    """
+    """Shards as ``webdataset.ShardWriter`` writes them: ``jpg`` (quality 75) or ``npy``, and ``cls``."""
     import webdataset
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -56,9 +56,7 @@ class Measure:
 
 
 Case = Callable[[], Iterator[int]]
-"""Opens an endless iterator that yields how many items it has just done. Picklable: it runs in its own
-process.
-"""
+"""Opens an endless iterator that yields how many items it has just done; picklable."""
 
 
 def interleave(
@@ -224,9 +222,7 @@ def show(rows: list[dict[str, Any]], ratios: Mapping[str, list[float]]) -> None:
 
 
 def plot(name: str, rows: list[dict[str, Any]], title: str, unit: str) -> Path:
-    """Bars of all rows with this unit, on a logarithmic axis, whiskers from lowest to highest:
-    ``out/<name>.png``.
-    """
+    """Bars of all rows with this unit, logarithmic, whiskers from lowest to highest: ``out/<name>.png``."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -22,6 +22,7 @@ from sentinode.logs import configure_logging
 COMMANDS: Final = {
     "ingest": "a folder of labelled patches -> shards and a manifest",
     "verify": "re-read a data set and name each fault",
+    "audit": "what stands on both sides of a split: duplicates, slides, patients",
     "train": "a manifest -> a trained detector (Ray Train DDP)",
     "evaluate": "a trained run -> predictions and a report",
     "promote": "an evaluated run -> a sealed bundle, and an alias moved to it",

@@ -1,6 +1,4 @@
-"""The data path on a real S3 server behind a proxy that breaks things: the right bytes, or an error that
-tells why.
-"""
+"""The data path on a real S3 server behind a proxy that breaks things: right bytes, or an error that tells why."""
 
 from __future__ import annotations
 
@@ -59,9 +57,7 @@ class Remote:
         return ids
 
     def start(self, out: Path, *numbers: int) -> subprocess.Popen[bytes]:
-        """A worker process that shares this test's cache; ``numbers``: rank, world, epoch, start and stop
-        step.
-        """
+        """A worker that shares this test's cache; ``numbers``: rank, world, epoch, start and stop step."""
         command = [
             sys.executable,
             str(WORKER),

@@ -1,6 +1,4 @@
-"""A set of very many shards: one worker reads it in bounded memory, with a bounded number of open files and
-maps.
-"""
+"""A set of very many shards: one worker reads it in bounded memory, with few open files where few may be."""
 
 from __future__ import annotations
 

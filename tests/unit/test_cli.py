@@ -50,6 +50,7 @@ def test_dry_run_prints_the_resolved_configuration(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        (("audit",), "at least 1"),
         (("train",), "--data"),
         (("train", "--recipe", "nope"), "no recipe 'nope'"),
         (("train", "--data", "d", "--run", "r", "--train.lr", "-1"), "greater than 0"),

@@ -6,6 +6,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
+from sentinode.data.audit import refuse_leaks
 from sentinode.data.manifest import load_manifest
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.trainer import ScalingSettings, TrainResult, train
@@ -30,6 +31,8 @@ class TrainCommand(Recipe):
     """Named recipe whose settings are the defaults of all others."""
     scaling: ScalingSettings = ScalingSettings()
     """Processes and what they run on."""
+    allow_leaks: bool = False
+    """Train even where patches, slides or patients stand in more than one split."""
     ray_address: str | None = None
     """Cluster to join; by default RAY_ADDRESS, else a local Ray is started."""
 
@@ -50,14 +53,18 @@ def defaults(arguments: Sequence[str]) -> tuple[TrainCommand, list[str]]:
     base = recipe(name)
     values = {field: getattr(base, field) for field in Recipe.model_fields}
     return TrainCommand.model_construct(
-        **values, recipe=name, scaling=ScalingSettings(), ray_address=None
+        **values, recipe=name, scaling=ScalingSettings(), allow_leaks=False, ray_address=None
     ), list(arguments)
 
 
 def run(config: TrainCommand) -> int:
     """Train to the end and say what came of it."""
     experiment = config.experiment()
-    load_manifest(experiment.data)  # a wrong URL is told before Ray is started
+    # What is wrong with the data is told before Ray is started.
+    if config.allow_leaks:
+        load_manifest(experiment.data)
+    else:
+        refuse_leaks(experiment.data)
     with ray_session(config.ray_address, config.scaling.num_cpus), progress_bars() as progress:
         result = train(experiment, config.scaling, epoch_progress(experiment, progress))
     for line in describe(result):

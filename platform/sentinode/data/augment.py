@@ -102,9 +102,7 @@ def move(
 
 
 def adjust(images_BCHW: torch.Tensor, brightness_B: torch.Tensor, contrast_B: torch.Tensor) -> torch.Tensor:
-    """Scale each image's distance from its own mean by ``contrast_B``, add ``brightness_B``, clip to [0,
-    1].
-    """
+    """Scale each image's distance from its mean by ``contrast_B``, add ``brightness_B``, clip to [0, 1]."""
     mean_B = images_BCHW.mean(dim=(1, 2, 3))
     offset_B = mean_B * (1 - contrast_B) + brightness_B
     scaled = images_BCHW * contrast_B[:, None, None, None] + offset_B[:, None, None, None]

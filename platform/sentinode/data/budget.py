@@ -1,6 +1,4 @@
-"""The byte budget of the node cache: room is reserved before a download, least recently used shards make
-way.
-"""
+"""The byte budget of the node cache: room is reserved before a download; shards used least recently go."""
 
 from __future__ import annotations
 

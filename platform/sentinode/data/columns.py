@@ -57,9 +57,7 @@ def read_columns(
 
 
 def read_labels(records: Sequence[ShardRecord], cache: ShardCache) -> npt.NDArray[np.int8]:
-    """The label of every sample, int8 (-1 unlabelled), in the order of ``records``. Raises as
-    ``read_columns``.
-    """
+    """Every sample's label, int8 (-1 unlabelled), in the order of ``records``. Raises as ``read_columns``."""
     return np.concatenate([_read_shard(record, cache, texts=False).labels for record in records])
 
 

@@ -73,9 +73,7 @@ class OpenTar:
         )
 
     def read(self, row: int, out: Patch) -> None:
-        """Decode sample ``row`` into ``out``, uint8 [96, 96, 3]. Raises IntegrityError where it is no such
-        image.
-        """
+        """Decode sample ``row`` into ``out``, uint8 [96, 96, 3]; IntegrityError where it is no such image."""
         data = os.pread(self.file.fileno(), int(self.sizes[row]), int(self.starts[row]))
         suffix = IMAGE_SUFFIXES[self.suffixes[row]]
         try:
@@ -136,9 +134,7 @@ class TarReader:
 
 
 def decode_patch(data: bytes, suffix: str, out: Patch) -> None:
-    """Decode an image file into ``out``, uint8 [96, 96, 3]; ValueError or OSError where it is not one of
-    that size.
-    """
+    """Decode an image file into ``out``, uint8 [96, 96, 3]; ValueError or OSError where it is no such one."""
     if suffix in ("jpg", "jpeg"):
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         if (height, width) != out.shape[:2]:

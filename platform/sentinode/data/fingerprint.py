@@ -104,9 +104,7 @@ def _bands_of(spectra: Floats) -> npt.NDArray[np.uint16]:
 def _candidates(
     bands: npt.NDArray[np.uint16], turned: npt.NDArray[np.uint16]
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Pairs (first < second) of which the first, turned, differs from the second in few signs; perhaps
-    repeatedly.
-    """
+    """Pairs (first < second), some twice, of which the first, turned, has nearly the second's signs."""
     for band in range(_BANDS):
         order = np.argsort(bands[:, band], kind="stable")
         values = bands[order, band]

@@ -1,5 +1,5 @@
-"""Shards that others wrote, such as ``webdataset.ShardWriter``: a manifest for them, so that the loader
-reads them.
+"""A manifest for shards that others wrote, such as ``webdataset.ShardWriter``, so that the loader reads
+them.
 """
 
 from __future__ import annotations

@@ -72,9 +72,7 @@ class HandOver:
             self._free.put(Slot.empty(size, pinned=self._stream is not None))
 
     def run(self, fill: Fill) -> Iterator[Batch]:
-        """The filled batches, on the device. An error of ``fill`` is raised here, in its place in the
-        order.
-        """
+        """The filled batches, on the device. An error of ``fill`` is raised here, in its place."""
         self._thread = threading.Thread(target=self._produce, args=(fill,), name="batches", daemon=True)
         self._thread.start()
         try:
@@ -87,9 +85,7 @@ class HandOver:
             self.stop()
 
     def stop(self) -> None:
-        """End the background thread, after the batch that it is at; whoever asks for more batches gets an
-        error.
-        """
+        """End the background thread after its present batch; asking for more batches is an error then."""
         self._stopped = True
         self._free.put(None)
         if self._thread is not None:

@@ -28,9 +28,7 @@ _YCC_FROM_RGB = (
 
 
 def jpeg_loss(images_BCHW: torch.Tensor, quality_B: torch.Tensor) -> torch.Tensor:
-    """Each RGB image (float32 in [0, 1]) as JPEG of ``quality_B`` (1 to 100) would give it back, not
-    rounded to bytes.
-    """
+    """RGB images (float32 in [0, 1]) as JPEG of ``quality_B`` (1 to 100) gives them back, not rounded."""
     batch, _, height, width = images_BCHW.shape
     to_ycc, cosines, tables = (table.to(images_BCHW.device) for table in _tables())
     ycc = (to_ycc * 255) @ images_BCHW.flatten(2)
@@ -52,9 +50,7 @@ def jpeg_loss(images_BCHW: torch.Tensor, quality_B: torch.Tensor) -> torch.Tenso
 
 
 def _quantisation(tables: torch.Tensor, quality_B: torch.Tensor) -> torch.Tensor:
-    """[B, 3, 8, 8] for luminance and both chrominances: the annex K tables scaled by quality, whole numbers
-    1 to 255.
-    """
+    """[B, 3, 8, 8], luminance and both chrominances: annex K scaled by quality, whole numbers 1 to 255."""
     scale_B = torch.where(quality_B < 50, torch.floor(5000 / quality_B), 200 - 2 * quality_B)
     return torch.floor((tables * scale_B[:, None, None, None] + 50) / 100).clamp_(1, 255)
 

@@ -13,9 +13,7 @@ UNLABELLED = -1
 
 
 def checked_layout(record: ShardRecord) -> ArrayLayout:
-    """The record's layout. Raises ManifestError where there is none, or where it does not fit the shard's
-    size.
-    """
+    """The record's layout. Raises ManifestError where there is none, or where it does not fit the shard."""
     layout = record.layout
     if layout is None:
         raise ManifestError(
@@ -35,9 +33,7 @@ def checked_layout(record: ShardRecord) -> ArrayLayout:
 
 
 def check_head(record: ShardRecord, layout: ArrayLayout, file: BinaryIO) -> None:
-    """Raises IntegrityError where the size is wrong, or no tar starts there whose first member is a numpy
-    array.
-    """
+    """Raises IntegrityError where the size is wrong, or no tar starts there with a numpy array."""
     size = file.seek(0, 2)
     file.seek(0)
     head = file.read(layout.pixels_offset_bytes)

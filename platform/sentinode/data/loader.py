@@ -37,15 +37,13 @@ class LoaderConfig(Frozen):
     """How a process reads. None of it changes which samples come, or their order."""
 
     ahead_batches: int = Field(default=1, ge=1)
-    """Batches made ready before they are asked for. More smooth out uneven reading, but crowd the
-    processor's cache.
+    """Batches made ready before they are asked for. More of them even out reading, but crowd the CPU's
+    cache.
     """
     download_threads: int = Field(default=8, ge=1)
     """Shards downloaded at a time, ahead of need."""
     read_threads: int | None = Field(default=None, ge=1)
-    """Threads that decode webp and jpeg shards or read large npy sets; default: the cores this process may
-    use.
-    """
+    """Threads that decode webp and jpeg shards or read large npy sets; default: one for each usable core."""
     mapped_bytes: int = Field(default=320 << 20, ge=0)
     """npy sets up to this size are memory-mapped, the fastest way; their pages count as memory of the
     process. Raise it where memory is plentiful."""
@@ -139,10 +137,13 @@ class PatchLoader:
     def epoch(self, epoch: int = 0, start_step: int = 0) -> Iterator[Batch]:
         """The batches of ``epoch`` (from 0) from ``start_step`` on, which resumes an interrupted epoch.
 
-        Raises StoreError or one of its kinds where a shard cannot be had or is damaged; never yields fewer
-        samples.
+        Raises StoreError or one of its kinds where a shard cannot be had or is damaged, never yielding fewer
+        samples; ConfigError for a step outside the epoch. Beginning another epoch, or ``close``, ends this
+        one: asking it for more is a ConfigError then.
         """
         plan = self.plan(epoch)
+        if not 0 <= start_step <= plan.steps:
+            raise ConfigError(f"step {start_step} of epoch {epoch}", f"a step within 0 to {plan.steps}")
         if self.config.resident != "no":
             return self._clock.timed(self._resident_epoch(plan, start_step))
         return self._clock.timed(self._streamed_epoch(plan, start_step))
@@ -201,8 +202,7 @@ class PatchLoader:
         windows = plan.windows(self.rank, self.world_size, start_step)
         ahead = None if self._shards.fits else self.config.download_threads
         records = self._shards.in_order_of_use(windows)
-        threads = 0 if self._shards.cache.in_place else self.config.download_threads
-        return Prefetcher(self._shards.cache, records, threads, ahead)
+        return Prefetcher(self._shards.cache, records, self.config.download_threads, ahead)
 
     def _resident_epoch(self, plan: EpochPlan, start_step: int) -> Iterator[Batch]:
         shared = self.config.resident == "shared" and self.world_size > 1

@@ -37,9 +37,7 @@ def read_text(file: BinaryIO) -> str:
 
 
 def write_text(file: BinaryIO, text: str) -> None:
-    """Replace the content of a locked file. A kill in between leaves a part of ``text``, which readers must
-    not trust.
-    """
+    """Replace the content of a locked file. A kill may leave a part of ``text``: readers must check it."""
     file.seek(0)
     file.truncate()
     file.write(text.encode())

@@ -52,9 +52,7 @@ class Mapping:
         self.bytes_ = torch.frombuffer(view, dtype=torch.uint8)
 
     def place(self, file: BinaryIO, offset_bytes: int, size_bytes: int) -> None:
-        """Map the first ``size_bytes`` of ``file``, read-only, at ``offset_bytes`` (a multiple of the page
-        size).
-        """
+        """Map the first ``size_bytes`` of ``file``, read-only, at ``offset_bytes`` (whole pages)."""
         # All pages at once: met one by one, each costs a fault of several microseconds.
         flags = mmap.MAP_PRIVATE | _MAP_FIXED | _MAP_POPULATE
         self._map(self._base + offset_bytes, size_bytes, mmap.PROT_READ, flags, file.fileno())
@@ -64,9 +62,7 @@ class Mapping:
         self._map(self._base + offset_bytes, size_bytes, _PROT_NONE, _reserved() | _MAP_FIXED, -1)
 
     def close(self) -> None:
-        """Give the address space back and end all leases. No tensor made from ``bytes_`` may be used any
-        more.
-        """
+        """Give the address space back and end all leases. Tensors made from ``bytes_`` are void then."""
         self._release()
 
     def _map(self, address: int | None, size_bytes: int, protection: int, flags: int, descriptor: int) -> int:

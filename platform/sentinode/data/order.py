@@ -105,9 +105,7 @@ class BalancedOrder:
 
     @classmethod
     def of(cls, labels: npt.NDArray[np.int8], key: int) -> BalancedOrder:
-        """``labels`` int8 [samples], 0 or 1. Raises ConfigError where a class is missing or a sample
-        unlabelled.
-        """
+        """``labels`` int8 [samples]. Raises ConfigError where a class is missing or a sample unlabelled."""
         counts = [int((labels == c).sum()) for c in (0, 1)]
         if min(counts) == 0 or sum(counts) != labels.size:
             raise ConfigError(

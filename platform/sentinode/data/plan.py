@@ -113,9 +113,7 @@ class EpochPlan:
             yield self.ids(rank, world_size, step, min(step + window_steps, self.steps))
 
     def _by_lane(self, within_step: Ids) -> Ids:
-        """Lanes alternate in the order; a step lists them one after the other, so that a rank stays in its
-        lanes.
-        """
+        """Lanes alternate in the order; a step lists them one by one, so that a rank stays in its lanes."""
         if self.lanes == 1:
             return within_step
         per_lane = self.batch_size // self.lanes
@@ -182,8 +180,7 @@ def plan_evaluation(shard_samples: npt.ArrayLike, *, batch_size: int) -> EpochPl
 
 
 def shuffle_quality(plan: EpochPlan, shard_samples: npt.ArrayLike, steps: int = 64) -> float:
-    """How well the steps mix shards: 1 means as well as a full shuffle, 0 that each step comes from one
-    shard.
+    """How well the steps mix shards: 1 as well as a full shuffle, 0 where each step comes from one shard.
 
     The mean number of other shards met in a global batch, over that expected of a draw without replacement
     from the whole set, both counted from one. Looks at ``steps`` steps spread over the epoch.
@@ -201,9 +198,7 @@ def shuffle_quality(plan: EpochPlan, shard_samples: npt.ArrayLike, steps: int = 
 
 
 def _expected_shards(shard_samples: Ids, drawn: int) -> float:
-    """How many shards ``drawn`` samples come from, on average, drawn from the whole set without
-    replacement.
-    """
+    """The mean number of shards that ``drawn`` samples of the set, without replacement, come from."""
     total = int(shard_samples.sum())
 
     def log_ways(samples: int) -> float:

@@ -1,6 +1,4 @@
-"""A split kept on the devices as uint8, whole on each or shared among the ranks: nothing is read after the
-first pass.
-"""
+"""A split kept on the devices as uint8, whole on each or shared among the ranks, and read only once."""
 
 from __future__ import annotations
 

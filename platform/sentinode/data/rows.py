@@ -32,9 +32,7 @@ class ShardFiles:
     def __init__(self, records: Sequence[ShardRecord], threads: int) -> None:
         self._records = records
         self._open: dict[int, tuple[int, int, int, int]] = {}
-        """Descriptor, offset of the first pixels, stride, and bytes from the end of the pixels to the
-        label.
-        """
+        """Descriptor, offset of the first pixels, stride, bytes from the end of the pixels to the label."""
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="read") if threads > 1 else None
         self.ready = np.zeros(len(records), dtype=bool)
@@ -102,9 +100,7 @@ class ShardFiles:
 
 
 def open_files_capacity(wanted: int) -> int:
-    """How many shards may be open at a time, after raising this process's soft limit on open files towards
-    ``wanted``.
-    """
+    """How many of ``wanted`` shards may be open at a time; raises this process's soft limit on open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 2 * wanted + 1024
     if soft != resource.RLIM_INFINITY and soft < needed:

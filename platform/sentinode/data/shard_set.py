@@ -77,13 +77,11 @@ class ShardSet:
         return opened
 
     def in_order_of_use(self, windows: Iterable[Ids]) -> Iterator[ShardRecord]:
-        """The shards that ``windows`` of sample ids (negative: none) touch, each once, as they are first
-        needed.
-        """
+        """The shards, not open yet, that ``windows`` of sample ids (negative: none) touch, by first need."""
         seen = np.zeros(len(self.records), dtype=bool)
         for ids in windows:
             shards, first = np.unique(self.locate(ids[ids >= 0]), return_index=True)
-            new = ~seen[shards]
+            new = ~(seen[shards] | self._reader.ready[shards])
             for shard in shards[new][np.argsort(first[new])].tolist():
                 yield self.records[shard]
             seen[shards] = True
@@ -109,9 +107,7 @@ class ShardSet:
         return len(shards)
 
     def _let_go(self, size_bytes: int) -> None:
-        """Unmap shards that this batch does not need, least recently used first, until ``size_bytes`` more
-        may come.
-        """
+        """Release shards not needed now, least recently used first, until ``size_bytes`` more may come."""
         mapped = np.flatnonzero(self._reader.ready)
         over = len(mapped) + 1 - self._reader.capacity
         over_bytes = 0

@@ -38,9 +38,7 @@ class StainNormConfig(Frozen):
         (0.5626, 0.7201, 0.4062),
         (0.2159, 0.8012, 0.5581),
     )
-    """Haematoxylin and eosin of the reference as unit vectors of optical density in red, green, blue
-    (macenko).
-    """
+    """Haematoxylin and eosin of the reference: unit vectors of optical density in RGB (macenko)."""
     target_amounts: tuple[float, float] = (1.9705, 1.0308)
     """99th percentile of the amount of each in the reference (macenko)."""
     target_mean: tuple[float, float, float] = (-0.437, -0.047, 0.018)

@@ -30,9 +30,7 @@ class Member:
 
 @dataclass(frozen=True)
 class SampleEntry:
-    """The members of one sample by suffix, e.g. ``jpg`` and ``cls``. The key is the member name up to its
-    first dot.
-    """
+    """A sample's members by suffix, e.g. ``jpg`` and ``cls``. The key is their name up to its first dot."""
 
     key: str
     members: Mapping[str, Member]

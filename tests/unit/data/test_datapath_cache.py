@@ -1,6 +1,4 @@
-"""The node cache on one machine: once per node, verified, within its budget, never pulled from under a
-reader.
-"""
+"""The node cache: once per node, verified, within its budget, never pulled from under a reader."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The loader: exact samples for every rank, in evaluation, after a resume, block by block, balanced,
-resident.
-"""
+"""The loader: exact samples for every rank, in every mode, after a resume and after errors."""
 
 from __future__ import annotations
 
@@ -204,14 +202,16 @@ def test_unfit_settings_are_refused_before_any_download(known: KnownSet) -> None
         loader(known, batch_size=12, world_size=5)
     with pytest.raises(ConfigError, match="do not fill"):
         loader(known, batch_size=1000)
+    with loader(known) as data:
+        assert list(data.epoch(0, start_step=8)) == []
+        with pytest.raises(ConfigError, match="a step within 0 to 8"):
+            data.epoch(0, start_step=9)
     with pytest.raises(ManifestError, match="no test split"):
         PatchLoader(known.manifest, known.store, Split.TEST, batch_size=4, training=False)
 
 
 def test_batches_are_new_only_where_that_is_promised(known: KnownSet) -> None:
-    """On a CPU the buffers of ``ahead_batches`` + 1 batches take turns; the one just handed out stays as it
-    is.
-    """
+    """On a CPU ``ahead_batches`` + 1 buffers take turns; the one just handed out stays as it is."""
     with loader(known, batch_size=4) as data:
         for batch in data.epoch():
             held = batch.images_BHWC.clone()
