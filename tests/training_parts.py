@@ -41,7 +41,9 @@ def write_lesson(url: str, train: int = 192, valid: int = 75, shard: int = 50) -
             part = slice(start, start + shard)
             described = [
                 ShardSample(
-                    hashlib.sha1(image.tobytes()).hexdigest(), int(label), b'{"slide": "s1", "centre": "2"}'
+                    hashlib.sha1(image.tobytes()).hexdigest(),
+                    int(label),
+                    f'{{"slide": "s{seed}", "centre": "2"}}'.encode(),
                 )
                 for image, label in zip(images[part], labels[part], strict=True)
             ]
