@@ -72,7 +72,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="sentinode-bench-data-"))
     try:
         patches = load_patches(options.patches, options.data)
-        rows, ratios = first_epochs(patches, folder / "s3", max(2, options.rounds // 2))
+        rows, ratios = first_epochs(patches, folder / "s3", options.rounds)
         more_rows, more_ratios = loading(patches, folder, options.rounds, options.seconds)
         rows = [*more_rows, *rows, planning()]
         ratios = {**more_ratios, **ratios}

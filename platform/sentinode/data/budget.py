@@ -99,7 +99,8 @@ class CacheBudget:
 
     def _used_bytes(self) -> int:
         """Of all shards and of all downloads under way; what killed downloads left is removed."""
-        used_bytes = sum(map(_size, self._shards()))
+        used_bytes = 0
+        # Downloads first: one that ends meanwhile is counted twice, where the other order would not count it at all.
         for folder in (self.folder / "partial").iterdir():
             name, _, reserved = folder.name.rpartition(".")
             with locked_unless_taken(self.folder / "shards" / f"{name}.lock") as lock:
@@ -107,7 +108,7 @@ class CacheBudget:
                     used_bytes += int(reserved) if reserved.isdigit() else 0
                 else:
                     shutil.rmtree(folder, ignore_errors=True)
-        return used_bytes
+        return used_bytes + sum(map(_size, self._shards()))
 
     def _shards(self) -> list[Path]:
         with os.scandir(self.folder / "shards") as entries:
