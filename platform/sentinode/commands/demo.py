@@ -8,6 +8,7 @@ import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -36,7 +37,7 @@ class DemoCommand(Frozen):
     """DDP workers."""
     requests: int = Field(default=512, ge=1)
     """Patches to send over HTTP, at most."""
-    on_conflict: str = Field(default="error", pattern="^(error|drop)$")
+    on_conflict: Literal["error", "drop"] = "error"
     """What to do when the same pixels carry two labels: error, or drop."""
     max_bad: int = Field(default=0, ge=0)
     """Number of unreadable images to tolerate."""
@@ -56,7 +57,7 @@ def run(config: DemoCommand) -> int:
             epochs=config.epochs,
             workers=config.workers,
             requests=config.requests,
-            on_conflict="drop" if config.on_conflict == "drop" else "error",
+            on_conflict=config.on_conflict,
             max_bad=config.max_bad,
             url=url,
             out=config.out.absolute(),
