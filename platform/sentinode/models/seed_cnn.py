@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+
+from sentinode.config import Frozen
+from sentinode.models.dropout import SampleDropout
 
 INPUT_PX = 46
 """46 -> 44|22 -> 20|10 -> 8|4 -> 2|1: after four unpadded convolutions and poolings one position is left."""
 
 FILTERS = (8, 16, 32, 64)
+HIDDEN = 100
+
+
+class SeedCnnConfig(Frozen):
+    """The seed CNN; takes patches resized to 46 pixels."""
+
+    family: Literal["seed-cnn"] = "seed-cnn"
+    """The architecture."""
+    dropout: float = Field(default=0.25, ge=0.0, lt=1.0)
+    """Share of hidden units silenced in training, never in evaluation."""
 
 
 class SeedCNN(nn.Module):
@@ -28,7 +44,11 @@ class SeedCNN(nn.Module):
             channels = filters
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            nn.Flatten(), nn.Linear(channels, 100), nn.ReLU(), nn.Dropout(dropout), nn.Linear(100, 2)
+            nn.Flatten(),
+            nn.Linear(channels, HIDDEN),
+            nn.ReLU(),
+            SampleDropout(dropout, HIDDEN),
+            nn.Linear(HIDDEN, 2),
         )
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
