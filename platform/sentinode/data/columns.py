@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sentinode.data.cache import ShardCache
 from sentinode.data.decode import label_of
-from sentinode.data.layout import UNLABELLED
+from sentinode.data.layout import labels_of, unlabelled
 from sentinode.data.manifest import ArrayLayout, Manifest, ShardRecord
 from sentinode.data.tar_index import scan_tar
 from sentinode.errors import IntegrityError
@@ -61,6 +61,17 @@ def read_labels(records: Sequence[ShardRecord], cache: ShardCache) -> npt.NDArra
     return np.concatenate([_read_shard(record, cache, texts=False).labels for record in records])
 
 
+def read_keys(records: Sequence[ShardRecord], cache: ShardCache, ids: Sequence[int]) -> list[str]:
+    """The keys of the samples ``ids`` (counted through ``records``). Raises as ``read_columns``."""
+    ends = np.cumsum([record.samples for record in records])
+    shards = np.searchsorted(ends, ids, side="right").tolist()
+    keys = {shard: _read_shard(records[shard], cache).keys for shard in set(shards)}
+    return [
+        keys[shard][i - int(ends[shard]) + records[shard].samples]
+        for shard, i in zip(shards, ids, strict=True)
+    ]
+
+
 @dataclass(frozen=True)
 class _ShardColumns:
     keys: list[str]
@@ -92,14 +103,11 @@ def _read_array(tar: memoryview, record: ShardRecord, layout: ArrayLayout, *, te
         raise IntegrityError(f"shard {record.name} has {len(tar)} bytes", f"{record.size_bytes}")
     # Rows are read one by one: only the pages that hold them are touched.
     starts = range(0, stride * count, stride)
-    labels = np.full(count, UNLABELLED, dtype=np.int8)
-    if layout.label_offset_bytes is not None:
+    if layout.label_offset_bytes is None:
+        labels = unlabelled(record)
+    else:
         digits = bytes(tar[start + layout.label_offset_bytes] for start in starts)
-        labels[:] = np.frombuffer(digits, np.uint8) - ord("0")
-        if not np.isin(labels, (0, 1)).all():
-            raise IntegrityError(
-                f"a label in shard {record.name} is not a digit", "0 or 1", "ingest the set again"
-            )
+        labels = labels_of(record, np.frombuffer(digits, np.uint8))
     if not texts:
         return _ShardColumns([], labels, [])
     names = (bytes(tar[start : start + _NAME_BYTES]) for start in starts)

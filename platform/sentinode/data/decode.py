@@ -44,12 +44,10 @@ class OpenTar:
     sizes: npt.NDArray[np.int32]
     suffixes: npt.NDArray[np.int8]
     """[samples] Index into IMAGE_SUFFIXES."""
-    labels: npt.NDArray[np.int8]
-    """[samples] -1 where there is no label."""
 
     @classmethod
-    def open(cls, record: ShardRecord, file: BinaryIO) -> OpenTar:
-        """Scan a shard and keep its own open copy of ``file``, and with it the lease.
+    def open(cls, record: ShardRecord, file: BinaryIO) -> tuple[OpenTar, npt.NDArray[np.int8]]:
+        """Scan a shard and keep its own open copy of ``file``, and with it the lease. Also returns its labels.
 
         Raises IntegrityError for a damaged tar, a sample without an image, a wrong label, and a number of
         samples that differs from the manifest's.
@@ -63,14 +61,14 @@ class OpenTar:
                 )
             images = [image_of(entry, where) for entry in entries]
             labels = np.array([label_of(tar, entry, where) for entry in entries], dtype=np.int8)
-        return cls(
+        opened = cls(
             record.name,
             os.fdopen(os.dup(file.fileno()), "rb"),
             np.array([member.start for _, member in images], dtype=np.int64),
             np.array([member.size for _, member in images], dtype=np.int32),
             np.array([IMAGE_SUFFIXES.index(suffix) for suffix, _ in images], dtype=np.int8),
-            labels,
         )
+        return opened, labels
 
     def read(self, row: int, out: Patch) -> None:
         """Decode sample ``row`` into ``out``, uint8 [96, 96, 3]; IntegrityError where it is no such image."""
@@ -99,29 +97,29 @@ class TarReader:
         self.capacity = open_files_capacity(len(records))
         """Shards that can be open at a time."""
 
-    def open(self, shard: int, file: BinaryIO) -> None:
-        """Make a shard readable; ``file`` may be closed afterwards. Raises IntegrityError."""
-        self._tars[shard] = OpenTar.open(self._records[shard], file)
+    def open(self, shard: int, file: BinaryIO) -> npt.NDArray[np.int8]:
+        """Make a shard readable; ``file`` may be closed afterwards. Returns its labels, int8 [samples] (-1
+        unlabelled). Raises IntegrityError.
+        """
+        self._tars[shard], labels = OpenTar.open(self._records[shard], file)
         self.ready[shard] = True
+        return labels
 
     def release(self, shard: int) -> None:
         """End the use of a shard, and its lease."""
         self._tars.pop(shard).file.close()
         self.ready[shard] = False
 
-    def gather(self, shards_B: Ids, rows_B: Ids, images_BHWC: torch.Tensor, labels_B: torch.Tensor) -> None:
-        """Decode the named rows into ``images_BHWC`` (uint8) and their labels (int64, -1 where unlabelled),
-        in order.
+    def gather(self, shards_B: Ids, rows_B: Ids, images_BHWC: torch.Tensor) -> None:
+        """Decode the named rows into ``images_BHWC`` (uint8), in order.
 
         Every shard must be ready. Raises IntegrityError for an image that cannot be decoded.
         """
-        images, labels = images_BHWC.numpy(), labels_B.numpy()
+        images = images_BHWC.numpy()
 
         def decode(part: range) -> None:
             for i in part:
-                tar = self._tars[int(shards_B[i])]
-                tar.read(int(rows_B[i]), images[i])
-                labels[i] = tar.labels[rows_B[i]]
+                self._tars[int(shards_B[i])].read(int(rows_B[i]), images[i])
 
         count = len(rows_B)
         list(self._pool.map(decode, (range(t, count, self._threads) for t in range(self._threads))))

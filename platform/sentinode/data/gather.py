@@ -1,8 +1,9 @@
 """Batches gathered from memory-mapped ``npy`` shards: one copy, no decoding, no loop over samples.
 
 Shards of equal stride (as a rule, all of them) are mapped side by side at multiples of it, so together they
-are one array [rows, stride_bytes] and a batch over any number of shards is a single ``torch.index_select``
-of its rows.
+are one array [rows, stride_bytes] and the pixels of a batch over any number of shards are a single
+``torch.index_select`` of its rows. Labels are read once, when a shard is mapped: a byte from every row of a
+batch would cost a miss of the cache each.
 
 Legend of array shapes: B batch, H and W 96 pixels, C red, green, blue.
 """
@@ -10,7 +11,6 @@ Legend of array shapes: B batch, H and W 96 pixels, C red, green, blue.
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sentinode.data.layout import UNLABELLED, check_head, checked_layout
+from sentinode.data.layout import check_head, checked_layout, labels_of, unlabelled
 from sentinode.data.manifest import ArrayLayout, ShardRecord
-from sentinode.data.mapping import Mapping
-from sentinode.errors import IntegrityError
+from sentinode.data.mapping import ALIGNMENT_BYTES, Mapping
 from sentinode.schema import PATCH_BYTES
 
 Ids = npt.NDArray[np.int64]
@@ -41,16 +40,21 @@ class _Field:
     mapping: Mapping | None = None
     pixels: torch.Tensor | None = None
     """uint8 [rows, 27648]"""
-    digits: torch.Tensor | None = None
-    """uint8 [rows]"""
 
     def open(self) -> None:
         stride = self.layout.stride_bytes
         self.mapping = Mapping(self.rows * stride)
         whole = self.mapping.bytes_
         self.pixels = whole.as_strided((self.rows, PATCH_BYTES), (stride, 1), self.layout.pixels_offset_bytes)
-        if self.layout.label_offset_bytes is not None:
-            self.digits = whole.as_strided((self.rows,), (stride,), self.layout.label_offset_bytes)
+
+    def labels(self, record: ShardRecord, first_row: int) -> npt.NDArray[np.int8]:
+        """int8 [samples] of a mapped shard."""
+        assert self.mapping is not None
+        stride, label = self.layout.stride_bytes, self.layout.label_offset_bytes
+        if label is None:
+            return unlabelled(record)
+        digits = self.mapping.bytes_.as_strided((record.samples,), (stride,), first_row * stride + label)
+        return labels_of(record, np.array(digits.numpy(), dtype=np.uint8))
 
 
 class ShardArena:
@@ -79,16 +83,19 @@ class ShardArena:
         for place in self._fields:
             place.open()
 
-    def open(self, shard: int, file: BinaryIO) -> None:
+    def open(self, shard: int, file: BinaryIO) -> npt.NDArray[np.int8]:
         """Map a shard from its open file, whose lease then lasts as long as the map; ``file`` may be closed.
 
-        Raises IntegrityError where the file is not the array that the manifest describes.
+        Returns its labels, int8 [samples] (-1 unlabelled). Raises IntegrityError where the file is not the
+        array that the manifest describes, or a label is neither 0 nor 1.
         """
         record, place = self._records[shard], self._fields[self._field_of[shard]]
         check_head(record, place.layout, file)
         assert place.mapping is not None
         place.mapping.place(file, self._offset(shard), record.size_bytes)
+        labels: npt.NDArray[np.int8] = place.labels(record, int(self._first_row[shard]))
         self.ready[shard] = True
+        return labels
 
     def release(self, shard: int) -> None:
         """End the use of a shard, and its lease."""
@@ -97,56 +104,31 @@ class ShardArena:
         place.mapping.clear(self._offset(shard), self._records[shard].size_bytes)
         self.ready[shard] = False
 
-    def gather(self, shards_B: Ids, rows_B: Ids, images_BHWC: torch.Tensor, labels_B: torch.Tensor) -> None:
-        """Copy the pixels (uint8, contiguous) and labels (int64, -1 where unlabelled) of the named rows, in
-        order.
-
-        Every shard must be ready. Raises IntegrityError for a label that is neither 0 nor 1.
-        """
+    def gather(self, shards_B: Ids, rows_B: Ids, images_BHWC: torch.Tensor) -> None:
+        """Copy the pixels (uint8, contiguous) of the named rows, in order. Every shard must be ready."""
         assert self.ready[shards_B].all(), "a shard that is not ready"
         out = images_BHWC.view(len(rows_B), PATCH_BYTES)
         index = torch.from_numpy(self._first_row[shards_B] + rows_B)
         if len(self._fields) == 1:
-            good = self._copy(self._fields[0], index, out, labels_B)
-        else:
-            good = self._copy_fields(torch.from_numpy(self._field_of[shards_B]), index, out, labels_B)
-        if not good:
-            names = ", ".join(sorted({self._records[s].name for s in shards_B.tolist()}))
-            raise IntegrityError(
-                f"a label in one of {names} is not a digit", "0 or 1", "ingest the set again"
-            )
+            torch.index_select(self._pixels(0), 0, index, out=out)
+            return
+        fields_B = self._field_of[shards_B]
+        for number in np.unique(fields_B).tolist():
+            here = torch.from_numpy(np.flatnonzero(fields_B == number))
+            out.index_copy_(0, here, self._pixels(number).index_select(0, index[here]))
 
     def close(self) -> None:
         """Unmap everything."""
         for place in self._fields:
-            place.pixels = place.digits = None
+            place.pixels = None
             if place.mapping is not None:
                 place.mapping.close()
         self.ready[:] = False
 
-    def _copy(self, place: _Field, index: torch.Tensor, out: torch.Tensor, labels_B: torch.Tensor) -> bool:
-        """Copy rows of one field; False where a label is neither 0 nor 1."""
-        assert place.pixels is not None
-        torch.index_select(place.pixels, 0, index, out=out)
-        if place.digits is None:
-            labels_B.fill_(UNLABELLED)
-            return True
-        digits = torch.index_select(place.digits, 0, index)
-        labels_B.copy_(digits).sub_(ord("0"))
-        return int(digits.min()) >= ord("0") and int(digits.max()) <= ord("1")
-
-    def _copy_fields(
-        self, fields_B: torch.Tensor, index: torch.Tensor, out: torch.Tensor, labels_B: torch.Tensor
-    ) -> bool:
-        good = True
-        for number in np.unique(fields_B.numpy()).tolist():
-            here = torch.nonzero(fields_B == number).squeeze(1)
-            part = torch.empty((len(here), PATCH_BYTES), dtype=torch.uint8)
-            part_labels = torch.empty(len(here), dtype=torch.int64)
-            good &= self._copy(self._fields[number], index[here], part, part_labels)
-            out.index_copy_(0, here, part)
-            labels_B.index_copy_(0, here, part_labels)
-        return good
+    def _pixels(self, number: int) -> torch.Tensor:
+        pixels = self._fields[number].pixels
+        assert pixels is not None
+        return pixels
 
     def _offset(self, shard: int) -> int:
         place = self._fields[self._field_of[shard]]
@@ -154,7 +136,7 @@ class ShardArena:
 
 
 def _rows_reserved(size_bytes: int, stride_bytes: int) -> int:
-    """Rows a shard takes up, such that the next one starts at a row and at a page."""
-    step = mmap.PAGESIZE // math.gcd(mmap.PAGESIZE, stride_bytes)
+    """Rows a shard takes up, such that the next one starts at a row and where a file may be mapped well."""
+    step = ALIGNMENT_BYTES // math.gcd(ALIGNMENT_BYTES, stride_bytes)
     blocks = -(-size_bytes // (stride_bytes * step))
     return blocks * step

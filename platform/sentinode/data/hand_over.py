@@ -1,4 +1,4 @@
-"""Batches handed from a background thread to their consumer through a few reused buffers."""
+"""Batches handed to their consumer through a few reused buffers, filled ahead of need by a background thread."""
 
 from __future__ import annotations
 
@@ -57,10 +57,12 @@ Fill = Callable[[Iterator[Slot]], Iterator[Slot]]
 
 
 class HandOver:
-    """``ahead`` batches of ``size`` samples are made ready while the consumer works on the one before."""
+    """``ahead`` batches of ``size`` samples are made ready while the consumer works on the one before; with
+    none, each is filled by the consumer itself, when it asks.
+    """
 
     def __init__(self, size: int, ahead: int, device: torch.device) -> None:
-        self._device = device
+        self._device, self._ahead = device, ahead
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -73,6 +75,19 @@ class HandOver:
 
     def run(self, fill: Fill) -> Iterator[Batch]:
         """The filled batches, on the device. An error of ``fill`` is raised here, in its place."""
+        return self._run_ahead(fill) if self._ahead else self._run_at_need(fill)
+
+    def _run_at_need(self, fill: Fill) -> Iterator[Batch]:
+        try:
+            for slot in fill(self._free_slots()):
+                self._send(slot)
+                yield self._receive(slot)
+                self._free.put(slot)
+            self._check_whole()
+        finally:
+            self.stop()
+
+    def _run_ahead(self, fill: Fill) -> Iterator[Batch]:
         self._thread = threading.Thread(target=self._produce, args=(fill,), name="batches", daemon=True)
         self._thread.start()
         try:
@@ -96,15 +111,18 @@ class HandOver:
             for slot in fill(self._free_slots()):
                 self._send(slot)
                 self._ready.put(slot)
-            if self._stopped:
-                raise ConfigError(
-                    "the loader was closed, or began another epoch, within an epoch",
-                    "one epoch at a time, read to its end or left for good",
-                )
+            self._check_whole()
         except BaseException as error:  # noqa: BLE001 - raised again in the consumer
             self._ready.put(error)
         else:
             self._ready.put(None)
+
+    def _check_whole(self) -> None:
+        if self._stopped:
+            raise ConfigError(
+                "the loader was closed, or began another epoch, within an epoch",
+                "one epoch at a time, read to its end or left for good",
+            )
 
     def _free_slots(self) -> Iterator[Slot]:
         while (slot := self._free.get()) is not None:

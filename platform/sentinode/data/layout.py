@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
+import numpy as np
+import numpy.typing as npt
+
 from sentinode.data.manifest import ArrayLayout, ShardRecord
 from sentinode.errors import IntegrityError, ManifestError
 from sentinode.schema import PATCH_BYTES
@@ -30,6 +33,21 @@ def checked_layout(record: ShardRecord) -> ArrayLayout:
             "restore the manifest or ingest the data set again",
         )
     return layout
+
+
+def labels_of(record: ShardRecord, digits: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
+    """int8 [samples]: what the label digits (ASCII) of a shard say. IntegrityError for any but 0 and 1."""
+    labels = digits.view(np.int8) - np.int8(ord("0"))
+    if not ((labels == 0) | (labels == 1)).all():
+        raise IntegrityError(
+            f"a label in shard {record.name} is not a digit", "0 or 1", "ingest the set again"
+        )
+    return labels
+
+
+def unlabelled(record: ShardRecord) -> npt.NDArray[np.int8]:
+    """int8 [samples] of a shard without labels."""
+    return np.full(record.samples, UNLABELLED, dtype=np.int8)
 
 
 def check_head(record: ShardRecord, layout: ArrayLayout, file: BinaryIO) -> None:

@@ -36,9 +36,10 @@ Ids = npt.NDArray[np.int64]
 class LoaderConfig(Frozen):
     """How a process reads. None of it changes which samples come, or their order."""
 
-    ahead_batches: int = Field(default=1, ge=1)
-    """Batches made ready before they are asked for. More of them even out reading, but crowd the CPU's
-    cache.
+    ahead_batches: int | None = Field(default=None, ge=0)
+    """Batches that a background thread makes ready before they are asked for. More of them even out reading,
+    but crowd the CPU's cache. Default: one; none where a single core both reads and works on the batches, for
+    there a second thread only takes turns with the first.
     """
     download_threads: int = Field(default=8, ge=1)
     """Shards downloaded at a time, ahead of need."""
@@ -93,6 +94,9 @@ class PatchLoader:
         )
         self._labels: npt.NDArray[np.int8] | None = None
         self._resident: ResidentSet | None = None
+        alone = self.device.type == "cpu" and _usable_cores() == 1
+        ahead = self.config.ahead_batches
+        self._ahead = (0 if alone else 1) if ahead is None else ahead
         self._active: HandOver | None = None
         self._clock = WaitClock()
         if training and self.shuffle.kind == "full" and not self._shards.fits:
@@ -171,7 +175,7 @@ class PatchLoader:
     def _streamed_epoch(self, plan: EpochPlan, start_step: int) -> Iterator[Batch]:
         size = plan.rank_batch_size(self.world_size)
         self._stop()
-        hand_over = self._active = HandOver(size, self.config.ahead_batches, self.device)
+        hand_over = self._active = HandOver(size, self._ahead, self.device)
         prefetcher = self._prefetch(plan, start_step)
 
         def fill(slots: Iterator[Slot]) -> Iterator[Slot]:
@@ -199,6 +203,8 @@ class PatchLoader:
         return self._shards.read(ids_B[:real], slot.images_BHWC[:real], slot.labels_B[:real]) if real else 0
 
     def _prefetch(self, plan: EpochPlan, start_step: int) -> Prefetcher:
+        if self._shards.complete:
+            return Prefetcher(self._shards.cache, iter(()), 0)
         windows = plan.windows(self.rank, self.world_size, start_step)
         ahead = None if self._shards.fits else self.config.download_threads
         records = self._shards.in_order_of_use(windows)

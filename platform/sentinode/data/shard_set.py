@@ -41,6 +41,8 @@ class ShardSet:
         self._ends = np.cumsum(self.shard_samples)
         self._starts = self._ends - self.shard_samples
         self._sizes = np.array([r.size_bytes for r in records], dtype=np.int64)
+        self._labels = np.zeros(int(self.shard_samples.sum()), dtype=np.int8)
+        """[samples] Known where the shard has been opened."""
         self._reader = self._choose_reader(threads, mapped_bytes)
         self._last_use = np.zeros(len(records), dtype=np.int64)
         self._uses = 0
@@ -51,6 +53,11 @@ class ShardSet:
     def fits(self) -> bool:
         """Whether the node can hold all shards."""
         return self._leased_limit_bytes is None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all shards are open, so that nothing is left to fetch."""
+        return bool(self._reader.ready.all())
 
     def locate(self, ids: Ids) -> Ids:
         """The shard number of each sample id."""
@@ -73,7 +80,8 @@ class ShardSet:
                 first = self.read(ids_B[:half], images_BHWC[:half], labels_B[:half])
                 return first + self.read(ids_B[half:], images_BHWC[half:], labels_B[half:])
             opened = self._open(np.unique(shards_B[~ready_B]))
-        self._reader.gather(shards_B, ids_B - self._starts[shards_B], images_BHWC, labels_B)
+        self._reader.gather(shards_B, ids_B - self._starts[shards_B], images_BHWC)
+        labels_B.copy_(torch.from_numpy(self._labels[ids_B]))
         return opened
 
     def in_order_of_use(self, windows: Iterable[Ids]) -> Iterator[ShardRecord]:
@@ -103,7 +111,7 @@ class ShardSet:
         for shard in shards.tolist():
             self._let_go(int(self._sizes[shard]))
             with self.cache.lease(self.records[shard]) as file:
-                self._reader.open(shard, file)
+                self._labels[self._starts[shard] : self._ends[shard]] = self._reader.open(shard, file)
         return len(shards)
 
     def _let_go(self, size_bytes: int) -> None:

@@ -49,6 +49,7 @@ CONFIGS = {
     "mapped": LoaderConfig(),
     "by offset": LoaderConfig(mapped_bytes=0, read_threads=2),
     "resident": LoaderConfig(resident="whole"),
+    "none ahead": LoaderConfig(ahead_batches=0),
     "three ahead": LoaderConfig(ahead_batches=3, read_threads=1),
 }
 
@@ -172,9 +173,12 @@ def test_a_loop_may_be_left_early_and_begun_again(known: KnownSet) -> None:
     assert threading.active_count() <= before + 1
 
 
+@pytest.mark.parametrize("ahead_batches", [0, 1])
 @pytest.mark.parametrize("end", ["another epoch", "close"])
-def test_an_epoch_ended_from_outside_never_looks_complete(known: KnownSet, end: str) -> None:
-    data = loader(known, batch_size=4)
+def test_an_epoch_ended_from_outside_never_looks_complete(
+    known: KnownSet, end: str, ahead_batches: int
+) -> None:
+    data = loader(known, batch_size=4, config=LoaderConfig(ahead_batches=ahead_batches))
     first = data.epoch()
     next(first)
     if end == "close":
