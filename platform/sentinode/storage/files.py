@@ -67,6 +67,17 @@ class Receipt:
         if self._hash:
             self._hash.update(data)
 
+    def add_from(self, file: BinaryIO, size_bytes: int) -> None:
+        """Take note of the next ``size_bytes`` of ``file``. Raises OSError."""
+        left = size_bytes
+        while chunk := file.read(min(CHUNK_BYTES, left)):
+            self.add(chunk)
+            left -= len(chunk)
+
+    def expects_at_most(self, size_bytes: int) -> bool:
+        """Whether the size is known beforehand, and no larger."""
+        return self._expected_bytes is not None and self._expected_bytes <= size_bytes
+
     def check_size(self, where: str, size_bytes: int) -> None:
         """Raises IntegrityError where ``where`` is known to have another size than expected."""
         check_size(where, size_bytes, self._expected_bytes)

@@ -47,8 +47,8 @@ class S3Store:
     read_timeout_s: ClassVar[float] = 30
     attempts: ClassVar[int] = 5
     """Tries of a request, and of a body that breaks off, with random waits that double."""
-    part_bytes: ClassVar[int] = 16 << 20
-    """Part of a large object that is moved by one thread in one request."""
+    part_bytes: ClassVar[int] = 32 << 20
+    """Part of a large object that is moved by one thread in one request; smaller objects come in one."""
     threads: ClassVar[int] = 4
     """Threads of one download or upload."""
     connections: ClassVar[int] = 32
@@ -191,15 +191,37 @@ class S3Store:
         return info
 
     def _fetch(self, key: str, path: Path, receipt: Receipt, progress: Progress | None) -> None:
+        if receipt.expects_at_most(self.part_bytes):
+            self._fetch_at_once(key, path, receipt, progress)
+        else:
+            self._fetch_parts(key, path, receipt, progress)
+        receipt.check(self.locate(key))
+
+    def _fetch_at_once(self, key: str, path: Path, receipt: Receipt, progress: Progress | None) -> None:
+        with path.open("wb") as file:
+
+            def take(piece: bytes) -> None:
+                receipt.add(piece)
+                file.write(piece)
+                if progress:
+                    progress(len(piece))
+
+            self._reader(key).copy(take)
+
+    def _fetch_parts(self, key: str, path: Path, receipt: Receipt, progress: Progress | None) -> None:
         info = self._existing(key)
         receipt.check_size(self.locate(key), info.size_bytes)
-        with path.open("wb") as file:
-            for part in self._reader(key).parts(info.size_bytes, info.etag, self.part_bytes, self.threads):
-                receipt.add(part)
-                file.write(part)
+        path.touch()
+        # Without a buffer, which might read ahead of what is written.
+        with path.open("rb", buffering=0) as file:
+            parts = self._reader(key).copy_parts(
+                path, info.size_bytes, info.etag, self.part_bytes, self.threads
+            )
+            for length in parts:
+                # Hashed from the file, in order, while later parts still come: none waits in memory.
+                receipt.add_from(file, length)
                 if progress:
-                    progress(len(part))
-        receipt.check(self.locate(key))
+                    progress(length)
 
     def _etag_of(self, key: str, digest: str) -> str | None:
         """The etag of the object if its writer noted ``digest``."""

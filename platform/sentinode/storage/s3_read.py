@@ -1,14 +1,14 @@
-"""Reading one object of an S3 store: bodies that break off are resumed, large objects come in parts."""
+"""Reading one object of an S3 store as a stream: what breaks off is resumed, large objects come in parts."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import HTTPClientError, IncompleteReadError
@@ -26,6 +26,14 @@ BACKOFF_S = 0.2
 
 DIGEST = "sha256"
 """Name of the user metadata in which whole-object puts keep the digest (hex) of their content."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """The version of an object that was read, and its digest where its writer noted it."""
+
+    etag: str
+    sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -51,53 +59,68 @@ class ObjectReader:
     where: str
     attempts: int
 
-    def read(self, start: int = 0, length: int | None = None, etag: str | None = None) -> Reading:
-        """``length`` bytes (None: all) from offset ``start``, of version ``etag`` (None: the present one).
+    def read(self, start: int = 0, length: int | None = None) -> Reading:
+        """``length`` bytes (None: all) from offset ``start``. Raises as ``copy``."""
+        data = bytearray()
+        version = self.copy(data.extend, start, length)
+        return Reading(data, version.etag, version.sha256)
+
+    def copy(
+        self,
+        sink: Callable[[bytes], object],
+        start: int = 0,
+        length: int | None = None,
+        etag: str | None = None,
+    ) -> Version:
+        """Give ``sink``, piece by piece, ``length`` bytes (None: all) from offset ``start`` of version ``etag``
+        (None: the present one).
 
         A body that stalls, breaks off or is reset is resumed where it stopped, from the same version. Raises
         StoreError after the last attempt, IntegrityError where the object is shorter or changes meanwhile.
         """
-        buffer: bytearray | None = None
-        note: str | None = None
+        version: Version | None = None
         done = 0
         cause: Exception | None = None
         for attempt in range(self.attempts):
             if attempt:
                 time.sleep(random.uniform(0, BACKOFF_S * 2 ** (attempt - 1)))
             response = self._open(start + done, None if length is None else length - done, etag)
-            if buffer is None:
-                etag = response["ETag"].strip('"')
-                note = response.get("Metadata", {}).get(DIGEST)
+            if version is None:
                 length = self._length(response, start, length)
-                buffer = bytearray(length)
+                etag = response["ETag"].strip('"')
+                version = Version(etag, response.get("Metadata", {}).get(DIGEST))
             try:
                 for chunk in _chunks(response):
-                    buffer[done : done + len(chunk)] = chunk
+                    sink(chunk)
                     done += len(chunk)
             except (HTTPClientError, IncompleteReadError) as error:
                 cause = error
             if done == length:
-                return Reading(buffer, etag or "", note)
+                return version
         raise StoreError(
             f"{self.where}: only {done} of {length} bytes came in {self.attempts} attempts ({_words(cause)})",
             "the whole body",
             "check the network and the store, then try again",
         )
 
-    def parts(self, size_bytes: int, etag: str, part_bytes: int, threads: int) -> Iterator[bytearray]:
-        """The whole object in order, in parts fetched ahead by threads (one a thread and one more in memory)."""
-        if 0 < size_bytes <= part_bytes:
-            yield self.read(0, size_bytes, etag).data
-            return
-        ahead: deque[Future[Reading]] = deque()
+    def copy_parts(
+        self, path: Path, size_bytes: int, etag: str, part_bytes: int, threads: int
+    ) -> Iterator[int]:
+        """Fill the file ``path`` with the whole object, by threads of which each fetches a part at a time.
+
+        Yields the length of each part once it is written, in order. Raises as ``copy``, and OSError.
+        """
+
+        def fetch(start: int) -> int:
+            length = min(part_bytes, size_bytes - start)
+            with path.open("r+b") as file:
+                file.seek(start)
+                self.copy(file.write, start, length, etag)
+            return length
+
         pool = ThreadPoolExecutor(threads, thread_name_prefix="s3-read")
         try:
-            for start in range(0, size_bytes, part_bytes):
-                ahead.append(pool.submit(self.read, start, min(part_bytes, size_bytes - start), etag))
-                if len(ahead) > threads:
-                    yield ahead.popleft().result().data
-            while ahead:
-                yield ahead.popleft().result().data
+            yield from pool.map(fetch, range(0, size_bytes, part_bytes))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
