@@ -33,6 +33,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "ray.serve": ("serving",), "ray.train": ("distributed",), "ray.tune": ("distributed",),
     "ray": ("distributed", "serving", "commands"),
     "kubernetes": ("rollout",),
+    "timm": ("models",), "huggingface_hub": ("models",),
     "h5py": ("data",), "webdataset": ("data",),
     "matplotlib": ("evaluation",), "jinja2": ("evaluation",),
     "onnxruntime": ("bundle", "serving"),

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "promote": "an evaluated run -> a sealed bundle, and an alias moved to it",
     "serve": "a bundle -> an HTTP endpoint (Ray Serve)",
     "demo": "the whole way on one machine",
+    "models": "the networks: size, work per patch, what they see",
     "doctor": "what is installed and reachable here, and what to fix",
 }
 INTERRUPTED: Final = 130
@@ -101,7 +102,12 @@ def parse(flags: type[T], name: str, arguments: Sequence[str], defaults: T | Non
         prog=f"sentinode {name}",
         args=list(arguments),
         default=given,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.EnumChoicesFromValues),
+        # Of the families of networks, the flags are those of the recipe's.
+        config=(
+            tyro.conf.FlagCreatePairsOff,
+            tyro.conf.EnumChoicesFromValues,
+            tyro.conf.AvoidSubcommands,
+        ),
     )
     values = dict(parsed)
     dry_run = bool(values.pop("dry_run"))

@@ -6,6 +6,7 @@ Feature maps over p4m are [B, 8 * C, H, W], symmetry first: channel g * C + c is
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Literal
 
@@ -47,7 +48,7 @@ class Convolution(nn.Module):
         size = kernel_px**2 * (SYMMETRIES if kind == "group" else 1)
         self.fan_in = in_fields * size
         self.weight = nn.Parameter(torch.randn(out_fields, in_fields, size) * math.sqrt(2 / self.fan_in))
-        self.gain = nn.Parameter(torch.ones(out_fields, 1, 1)) if standardised else None
+        self.gain = nn.Parameter(torch.ones(out_fields)) if standardised else None
         self.bias = nn.Parameter(torch.zeros(out_fields)) if standardised else None
         if kind != "plain":
             index = lift_index(kernel_px) if kind == "lift" else group_index(kernel_px)
@@ -72,9 +73,20 @@ class Convolution(nn.Module):
             SYMMETRIES * out_fields, sources * in_fields, side, side
         )
 
+    @torch.no_grad()
+    def fixed(self) -> nn.Conv2d:
+        """torch's convolution with the filters as they are now."""
+        bank = self.filters()
+        has_bias = self.bias is not None
+        layer = nn.Conv2d(bank.shape[1], bank.shape[0], self.kernel_px, self.stride_px, bias=has_bias)
+        layer.weight = nn.Parameter(bank)
+        if self.bias is not None:
+            layer.bias = nn.Parameter(self.bias.repeat(bank.shape[0] // len(self.bias)))
+        return layer
+
     def _standardised(self, gain: Tensor) -> Tensor:
         variance, mean = torch.var_mean(self.weight, (1, 2), correction=0, keepdim=True)
-        return (self.weight - mean) * (gain * torch.rsqrt(variance * self.fan_in + 1e-4))
+        return (self.weight - mean) * (gain.view(-1, 1, 1) * torch.rsqrt(variance * self.fan_in + 1e-4))
 
 
 class SymmetricBatchNorm(nn.Module):
@@ -100,6 +112,19 @@ class SymmetricBatchNorm(nn.Module):
         columns_BHWC = maps_BHWC.reshape(batch, height, width * SYMMETRIES, channels // SYMMETRIES)
         normed: Tensor = norm(columns_BHWC.permute(0, 3, 1, 2))
         return normed.permute(0, 2, 3, 1).reshape(maps_BHWC.shape).permute(0, 3, 1, 2)
+
+
+def fix_filters(net: nn.Module) -> nn.Module:
+    """A copy of ``net``, in evaluation mode, in which each Convolution is torch's own with the filters of now.
+
+    The output is the same, and no filter is computed any more: for export, and for scoring many batches.
+    """
+    fixed = copy.deepcopy(net).eval()
+    for parent in list(fixed.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Convolution):
+                setattr(parent, name, child.fixed())
+    return fixed
 
 
 def crop_to(maps: Tensor, like: Tensor) -> Tensor:

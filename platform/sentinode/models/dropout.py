@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class SampleDropout(nn.Module):
-    """Silences each of ``features`` (values [B, features, ...]) with probability ``rate`` in training; scales the rest up.
+    """Silences each feature of values [B, features, ...] with probability ``rate`` in training; scales the rest up.
 
     The trainer hands in the noise of each batch; without it torch's generator is asked.
     """

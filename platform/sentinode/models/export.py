@@ -8,6 +8,7 @@ from typing import Final
 
 import torch
 
+from sentinode.models.convolution import fix_filters
 from sentinode.models.preprocess import Detector
 from sentinode.schema import PATCH_PX
 
@@ -24,14 +25,16 @@ def export_onnx(detector: Detector, path: Path) -> None:
     Preprocessing is part of the graph, weights are part of the file, dropout is not. The same weights give
     the same bytes. The detector is put into evaluation mode.
     """
-    detector = detector.cpu().eval()
+    fixed = fix_filters(detector.cpu().eval())
     example = torch.zeros(2, PATCH_PX, PATCH_PX, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
         # The tracing exporter: the graph is static, and unlike the dynamo exporter it leaves no source paths
         # and stack traces of this machine in the file.
         warnings.simplefilter("ignore", DeprecationWarning)
+        # Sizes other than the batch's may become constants: patches have one size.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
         torch.onnx.export(
-            detector,
+            fixed,
             (example,),
             str(path),
             input_names=[INPUT_NAME],

@@ -32,14 +32,12 @@ def turn_maps(maps: Tensor, code: int) -> Tensor:
     return turn(fields_BGCHW[:, source].reshape(maps.shape), code)
 
 
-@cache
 def lift_index(side: int) -> Tensor:
     """int64 [8, side * side]: under symmetry g, weight p of a filter is weight ``index[g, p]``."""
-    positions = torch.arange(side * side).view(side, side)
+    positions = torch.arange(side * side, device="cpu").view(side, side)
     return torch.stack([turn(positions, code).flatten() for code in range(SYMMETRIES)])
 
 
-@cache
 def group_index(side: int) -> Tensor:
     """int64 [8, 8 * side * side]: the same for a filter over p4m, whose weights are (symmetry, position).
 
@@ -58,7 +56,7 @@ def group_index(side: int) -> Tensor:
 @cache
 def _product(after: int, before: int) -> int:
     """The symmetry that does ``before`` and then ``after``."""
-    square = torch.arange(4).view(2, 2)
+    square = torch.arange(4, device="cpu").view(2, 2)
     both = turn(turn(square, before), after)
     return next(code for code in range(SYMMETRIES) if torch.equal(turn(square, code), both))
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sentinode.config import Frozen
 from sentinode.errors import ConfigError
+from sentinode.models.dropout import SampleDropout
 from sentinode.models.pretrained import HUB_PREFIX, fetch_hub_file, load_backbone, read_safetensors
 
 TimmArgument = int | float | bool | str
@@ -69,7 +70,7 @@ class TimmDetector(nn.Module):
     def __init__(self, backbone: nn.Module, fields: int, *, dropout: float, frozen: bool) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(not frozen)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SampleDropout(dropout, fields)
         self.head = nn.Linear(fields, 2)
         self.frozen = frozen
         self.train(self.training)

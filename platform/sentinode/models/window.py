@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sentinode.models.dropout import SampleDropout
 from sentinode.models.symmetry import SYMMETRIES
 
 
@@ -25,7 +26,7 @@ class WindowHead(nn.Module):
     ) -> None:
         super().__init__()
         self.fields, self.size_px, self.symmetric, self.pool = fields, size_px, symmetric, pool
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SampleDropout(dropout, fields)
         self.linear = nn.Conv2d(fields, 2, kernel_size=1)
         nn.init.normal_(self.linear.weight, std=0.02)
 

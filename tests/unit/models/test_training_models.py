@@ -12,8 +12,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sentinode.errors import ConfigError
+from sentinode.models.dropout import SampleDropout
 from sentinode.models.export import INPUT_NAME, OUTPUT_NAME, export_onnx
-from sentinode.models.families import ModelConfig, build_model, count_parameters, input_px
+from sentinode.models.families import SeedCnnConfig, build_model, count_parameters, input_px
 from sentinode.models.preprocess import Detector, Preprocess, PreprocessConfig, resize_matrix
 
 
@@ -24,29 +26,29 @@ def patches(count: int, seed: int = 0) -> torch.Tensor:
 @pytest.fixture
 def detector() -> Detector:
     torch.manual_seed(0)
-    return Detector(Preprocess(PreprocessConfig()), build_model(ModelConfig())).eval()
+    return Detector(Preprocess(PreprocessConfig()), build_model(SeedCnnConfig())).eval()
 
 
 def test_seed_cnn_is_the_seeds() -> None:
-    net = build_model(ModelConfig())
+    net = build_model(SeedCnnConfig())
     assert count_parameters(net) == 31_230
     convolutions = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
     assert [c.out_channels for c in convolutions] == [8, 16, 32, 64]
     assert all(c.kernel_size == (3, 3) and c.padding == (0, 0) for c in convolutions)
-    assert [layer.p for layer in net.modules() if isinstance(layer, nn.Dropout)] == [0.25]
+    assert [layer.rate for layer in net.modules() if isinstance(layer, SampleDropout)] == [0.25]
     assert net(torch.zeros(3, 3, 46, 46)).shape == (3, 2)
-    assert input_px(ModelConfig()) == 46
+    assert input_px(SeedCnnConfig()) == 46
 
 
 def test_dropout_is_off_in_evaluation() -> None:
     torch.manual_seed(0)
-    net = build_model(ModelConfig())
+    net = build_model(SeedCnnConfig())
     images = torch.randn(4, 3, 46, 46)
     assert not torch.equal(net.train()(images), net(images))
     assert torch.equal(net.eval()(images), net(images))
 
 
-@pytest.mark.parametrize("px", [24, 46, 64, 95, 96])
+@pytest.mark.parametrize("px", [24, 46, 64, 95, 96, 97, 224])
 def test_resize_is_torchs_antialiased_bilinear(px: int) -> None:
     images = patches(3)
     expected = functional.interpolate(
@@ -67,6 +69,11 @@ def test_crop_takes_the_centre() -> None:
     assert torch.equal((fitted * 255).round().byte().permute(0, 2, 3, 1), images[:, 32:64, 32:64])
 
 
+def test_a_crop_larger_than_the_patch_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"set preprocess\.fit to resize"):
+        PreprocessConfig(fit="crop", input_px=97)
+
+
 def test_normalise_uses_mean_and_std_of_each_channel() -> None:
     config = PreprocessConfig(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125))
     grey = torch.full((1, 3, 46, 46), 0.5)
@@ -83,7 +90,7 @@ def test_detector_gives_the_difference_of_logits(detector: Detector) -> None:
 
 @pytest.mark.parametrize("fit", ["resize", "crop"])
 def test_onnx_equals_pytorch(tmp_path: Path, fit: str) -> None:
-    detector = Detector(Preprocess(PreprocessConfig(fit=fit)), build_model(ModelConfig()))
+    detector = Detector(Preprocess(PreprocessConfig(fit=fit)), build_model(SeedCnnConfig()))
     path = tmp_path / "model.onnx"
     export_onnx(detector, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
