@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PEERS  := .venv-peers
 DATA   ?=
 OUT    ?= demo-out
 
@@ -41,8 +42,20 @@ format: $(READY)  ## put the code into its format
 
 bench: $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))  ## all benchmarks
 
+bench-data: $(PEERS)/.ready
+
+# Packages to compare with, whose pins differ from ours: beside ours, on top of the main environment's.
+$(PEERS)/.ready: $(READY) benchmarks/peers.txt
+	@test -x $(PEERS)/bin/python || $(BIN)/python -m venv $(PEERS)
+	@main=$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
+	  own=$$($(PEERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
+	  echo "import site; site.addsitedir('$$main')" > "$$own/main.pth"
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt \
+	  || echo "Some packages to compare with cannot be installed: the benchmark skips them."
+	@touch $@
+
 bench-%: $(READY)
 	@$(BIN)/python benchmarks/bench_$*.py
 
-clean:  ## remove what the targets made, but not the virtual environment
+clean:  ## remove what the targets made, but not the virtual environments
 	rm -rf demo-out benchmarks/out build .pytest_cache .mypy_cache .ruff_cache

@@ -17,7 +17,6 @@ import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,10 @@ from data_sets import (
     load_patches,
     write_files,
     write_hdf5,
-    write_litdata,
-    write_mosaicml,
     write_shards,
     write_stock_shards,
 )
-from harness import Case, Measure, interleave, plot, ratio, show, write
+from harness import Case, Measure, interleave, plot, ratio, show, versions_of, write
 
 from sentinode.data.augment import AugmentConfig
 from sentinode.data.cache import ShardCache
@@ -48,17 +45,11 @@ from sentinode.schema import Encoding, Split
 from sentinode.storage import Store, open_store
 from sentinode.storage.embedded import EmbeddedStore
 
-PACKAGES = [
-    "torch",
-    "numpy",
-    "pillow",
-    "simplejpeg",
-    "webdataset",
-    "h5py",
-    "litdata",
-    "mosaicml-streaming",
-    "boto3",
-]
+PACKAGES = ["torch", "numpy", "pillow", "simplejpeg", "webdataset", "h5py", "boto3"]
+PEERS = Path(__file__).resolve().parent.parent / ".venv-peers" / "bin" / "python"
+"""The environment of packages whose pins differ from ours (peers.txt); without it their rows say so."""
+PEER_PACKAGES = ["numpy", "litdata", "mosaicml-streaming", "imagecodecs", "opencv-python-headless"]
+DECODERS = ("simplejpeg", "imagecodecs", "opencv", "Pillow")
 THREADS = 8
 
 
@@ -72,7 +63,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="sentinode-bench-data-"))
     try:
         patches = load_patches(options.patches, options.data)
-        rows, ratios = first_epochs(patches, folder / "s3", options.rounds)
+        rows, ratios = first_epochs(patches, folder / "s3", 2 * options.rounds)
         more_rows, more_ratios = loading(patches, folder, options.rounds, options.seconds)
         rows = [*more_rows, *rows, planning()]
         ratios = {**more_ratios, **ratios}
@@ -80,7 +71,8 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     show(rows, ratios)
     note = f"one core, batches of {cases.BATCH} in random order, {options.patches} patches: {patches.origin}"
-    print(write("data", rows, ratios, PACKAGES, note=note))
+    peers = versions_of(PEERS, PEER_PACKAGES) if PEERS.exists() else {}
+    print(write("data", rows, ratios, PACKAGES, note=note, peers=peers))
     print(plot("data", rows, "Loading patches, one core", "patches/s"))
 
 
@@ -89,7 +81,12 @@ def loading(
 ) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
     """Every reader by turns, all bound to one core."""
     core = max(os.sched_getaffinity(0))
-    measures, skipped = interleave(readers(patches, folder), rounds=rounds, seconds=seconds, core=core)
+    work = readers(patches, folder)
+    theirs = [
+        name for name in work if any(peer in name for peer in ("litdata", "mosaicml", "codecs", "opencv"))
+    ]
+    pythons = dict.fromkeys(theirs, PEERS) if PEERS.exists() else {}
+    measures, skipped = interleave(work, rounds=rounds, seconds=seconds, core=core, pythons=pythons)
     npy, jpg = measures["sentinode, npy shards"], measures["sentinode, jpg shards of webdataset"]
     stock = measures["webdataset default, jpg (Pillow)"]
     ratios = {
@@ -123,16 +120,13 @@ def readers(patches: Patches, folder: Path) -> dict[str, Case]:
     store = open_store(str(folder / "stock-jpg"))
     foreign = foreign_manifest(store, sorted(p.name for p in (folder / "stock-jpg").glob("*.tar")))
     work["sentinode, jpg shards of webdataset"] = partial(cases.ours, foreign, store, folder / "cache", one)
-    work["torch DataLoader, jpg files (Pillow)"] = partial(
-        cases.image_files, write_files(few, folder / "files")
-    )
+    paths = write_files(few, folder / "files")
+    work["torch DataLoader, jpg files (Pillow)"] = partial(cases.image_files, paths)
     work["torch DataLoader, PCam HDF5 (gzip)"] = partial(cases.hdf5, write_hdf5(few, folder))
-    with suppress(ImportError):
-        write_litdata(few, folder / "litdata")
-    with suppress(ImportError):
-        write_mosaicml(few, folder / "mosaicml")
-    work["litdata, jpeg (default)"] = partial(cases.litdata_jpeg, folder / "litdata")
-    work["mosaicml-streaming, jpeg (default)"] = partial(cases.mosaicml_jpeg, folder / "mosaicml")
+    work["litdata, jpeg (default)"] = partial(cases.litdata_jpeg, paths, folder / "litdata")
+    work["mosaicml-streaming, jpeg (default)"] = partial(cases.mosaicml_jpeg, paths, folder / "mosaicml")
+    for library in DECODERS:
+        work[f"decoding alone, jpg, {library}"] = partial(cases.decoding, library, paths)
     work["augment, default strengths (CPU)"] = partial(cases.augmentation, AugmentConfig())
     return work
 
@@ -150,12 +144,19 @@ def first_epochs(
         for shard in manifest.shards:
             store.upload(folder / shard.name, shard.name)
         keys = [f"set/{shard.name}" for shard in manifest.shards]
+        client = boto3.client("s3", config=Config(max_pool_connections=4 * THREADS))
         for number in range(rounds + 1):
             target = folder / f"round{number}"
             for name, work in (
                 ("epoch", partial(first_epoch, manifest, store, target / "cache", 10 * size_bytes)),
-                ("download_file", partial(boto3_download, server.bucket, keys, target / "file", True)),
-                ("get_object", partial(boto3_download, server.bucket, keys, target / "object", False)),
+                (
+                    "download_file",
+                    partial(boto3_download, client, server.bucket, keys, target / "file", True),
+                ),
+                (
+                    "get_object",
+                    partial(boto3_download, client, server.bucket, keys, target / "object", False),
+                ),
             ):
                 began = time.perf_counter()
                 work()
@@ -183,10 +184,9 @@ def first_epoch(manifest: Manifest, store: Store, cache: Path, budget_bytes: int
             pass
 
 
-def boto3_download(bucket: str, keys: list[str], folder: Path, managed: bool) -> None:
+def boto3_download(client: Any, bucket: str, keys: list[str], folder: Path, managed: bool) -> None:
     """Plain boto3 in threads: its managed ``download_file``, or one ``get_object`` a key."""
     folder.mkdir(parents=True)
-    client = boto3.client("s3", config=Config(max_pool_connections=4 * THREADS))
 
     def fetch(key: str) -> None:
         path = folder / key.replace("/", "-")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from data_sets import write_litdata, write_mosaicml
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -116,10 +119,11 @@ def _torch_loader(dataset: Dataset[Any]) -> Iterator[int]:
             yield len(images)
 
 
-def litdata_jpeg(folder: Path) -> Iterator[int]:
-    """litdata's streaming data set of JPEG images (ImportError where it is not installed)."""
+def litdata_jpeg(paths: list[Path], folder: Path) -> Iterator[int]:
+    """litdata's streaming data set of these JPEG files (ImportError where it is not installed)."""
     import litdata
 
+    write_litdata(paths, folder)
     dataset = litdata.StreamingDataset(str(folder), shuffle=True, drop_last=True)
     loader = litdata.StreamingDataLoader(dataset, batch_size=BATCH, num_workers=0, collate_fn=_collate)
     while True:
@@ -127,15 +131,48 @@ def litdata_jpeg(folder: Path) -> Iterator[int]:
             yield len(images_B)
 
 
-def mosaicml_jpeg(folder: Path) -> Iterator[int]:
-    """mosaicml-streaming's data set of JPEG images (ImportError where it is not installed)."""
+def mosaicml_jpeg(paths: list[Path], folder: Path) -> Iterator[int]:
+    """mosaicml-streaming's data set of these JPEG files (ImportError where it is not installed)."""
     import streaming
 
+    write_mosaicml(paths, folder)
+    streaming.base.util.clean_stale_shared_memory()  # of runs that were killed, as the harness does
     dataset = streaming.StreamingDataset(local=str(folder), shuffle=True, batch_size=BATCH)
     loader = streaming.StreamingDataLoader(dataset, batch_size=BATCH, collate_fn=_collate)
     while True:
         for images_B in loader:
             yield len(images_B)
+
+
+def decoding(library: str, paths: list[Path]) -> Iterator[int]:
+    """JPEG decoding alone, patch by patch in one thread (ImportError where ``library`` is not installed)."""
+    decode = _decoder(library)
+    members = [path.read_bytes() for path in paths]
+    while True:
+        for start in range(0, len(members), BATCH):
+            for member in members[start : start + BATCH]:
+                image = decode(member)
+                assert image.shape == (96, 96, 3)
+            yield len(members[start : start + BATCH])
+
+
+def _decoder(library: str) -> Callable[[bytes], Any]:
+    """bytes -> RGB uint8 [96, 96, 3]."""
+    if library == "simplejpeg":
+        import simplejpeg
+
+        return partial(simplejpeg.decode_jpeg, colorspace="RGB")
+    if library == "imagecodecs":
+        import imagecodecs
+
+        return imagecodecs.jpeg8_decode
+    if library == "opencv":
+        import cv2
+
+        return lambda data: cv2.cvtColor(
+            cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
+        )
+    return lambda data: np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def augmentation(config: AugmentConfig) -> Iterator[int]:

@@ -121,21 +121,21 @@ def write_hdf5(patches: Patches, folder: Path) -> Path:
     return path
 
 
-def write_litdata(patches: Patches, folder: Path) -> None:
-    """JPEG images in litdata's chunks. Raises ImportError where it is not installed."""
+def write_litdata(paths: list[Path], folder: Path) -> None:
+    """JPEG files in litdata's chunks, as they are. Raises ImportError where it is not installed."""
     from litdata.streaming.writer import BinaryWriter
 
     writer = BinaryWriter(str(folder), chunk_bytes="64MB")
-    for i, (pixels, label) in enumerate(zip(patches.pixels_NHWC, patches.labels_N.tolist(), strict=True)):
-        writer.add_item(i, {"image": Image.open(io.BytesIO(jpeg(pixels))), "label": label})
+    for i, path in enumerate(paths):
+        writer.add_item(i, {"image": Image.open(path), "label": int(path.parent.name)})
     writer.done()
     writer.merge(1)
 
 
-def write_mosaicml(patches: Patches, folder: Path) -> None:
-    """JPEG images in mosaicml-streaming's MDS. Raises ImportError where it is not installed."""
+def write_mosaicml(paths: list[Path], folder: Path) -> None:
+    """JPEG files in mosaicml-streaming's MDS, as they are. Raises ImportError where it is not installed."""
     from streaming import MDSWriter
 
     with MDSWriter(out=str(folder), columns={"image": "jpeg", "label": "int"}) as writer:
-        for pixels, label in zip(patches.pixels_NHWC, patches.labels_N.tolist(), strict=True):
-            writer.write({"image": Image.open(io.BytesIO(jpeg(pixels))), "label": label})
+        for path in paths:
+            writer.write({"image": Image.open(path), "label": int(path.parent.name)})

@@ -12,19 +12,18 @@ taken within each round. The file is ``benchmarks/out/<name>.json``:
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import platform
-import re
-import signal
 import statistics
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import subprocess
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from turns import Case, Turn, Worker, interpreter
 
 OUT = Path(__file__).resolve().parent / "out"
 
@@ -41,6 +40,12 @@ class Measure:
     rss_mib: float | None = None
     """The most memory its process had."""
 
+    def add(self, turn: Turn) -> None:
+        """Take note of a turn of the case."""
+        self.rates.append(turn.done / turn.wall_s)
+        self.cpu_rates.append(turn.done / turn.cpu_s)
+        self.rss_mib = turn.rss_mib
+
     @property
     def median(self) -> float:
         return statistics.median(self.rates)
@@ -55,10 +60,6 @@ class Measure:
         return row
 
 
-Case = Callable[[], Iterator[int]]
-"""Opens an endless iterator that yields how many items it has just done; picklable."""
-
-
 def interleave(
     cases: Mapping[str, Case],
     *,
@@ -66,81 +67,33 @@ def interleave(
     seconds: float,
     unit: str = "patches/s",
     core: int | None = None,
+    pythons: Mapping[str, Path] | None = None,
 ) -> tuple[dict[str, Measure], list[dict[str, Any]]]:
     """Run the cases by turns, each for ``seconds`` a round; rows for those that cannot run here
     (ImportError).
 
     Each case has a process of its own, bound to ``core``, with one thread for arithmetic, and stopped while
     others have their turn: no background thread of one takes time from another. One round before the first
-    is not counted.
+    is not counted. ``pythons``: interpreters of cases that need an environment of their own.
     """
-    workers = {name: _Worker(case, core) for name, case in cases.items()}
+    own = pythons or {}
+    workers = {}
+    for name, case in cases.items():
+        with interpreter(own.get(name)):
+            workers[name] = Worker(case, core)
     try:
         skipped = [{"name": n, "skipped": w.refusal} for n, w in workers.items() if w.refusal]
         workers = {name: worker for name, worker in workers.items() if not worker.refusal}
         measures = {name: Measure(unit) for name in workers}
         for number in range(rounds + 1):
             for name, worker in workers.items():
-                worker.run(seconds, measures[name] if number else Measure(unit))
+                turn = worker.run(seconds)
+                if number:
+                    measures[name].add(turn)
     finally:
         for worker in workers.values():
             worker.close()
     return measures, skipped
-
-
-class _Worker:
-    """One case in a process that is stopped but for its turns."""
-
-    def __init__(self, case: Case, core: int | None) -> None:
-        os.environ["OMP_NUM_THREADS"] = "1"
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, case, core), daemon=True)
-        self._process.start()
-        self.refusal: str | None = self._pipe.recv()
-        self._signal(signal.SIGSTOP)
-
-    def run(self, seconds: float, measure: Measure) -> None:
-        self._signal(signal.SIGCONT)
-        self._pipe.send(seconds)
-        done, wall_s, cpu_s, measure.rss_mib = self._pipe.recv()
-        self._signal(signal.SIGSTOP)
-        measure.rates.append(done / wall_s)
-        measure.cpu_rates.append(done / cpu_s)
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.join()
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process.pid is not None and self._process.is_alive():
-            os.kill(self._process.pid, number)
-
-
-def _serve(pipe: Connection, case: Case, core: int | None) -> None:
-    if core is not None:
-        os.sched_setaffinity(0, {core})
-    try:
-        work = case()
-        next(work)
-    except ImportError as error:
-        pipe.send(f"not installed ({error})")
-        return
-    pipe.send(None)
-    while True:
-        seconds = pipe.recv()
-        began, began_cpu, done = time.perf_counter(), time.process_time(), 0
-        while time.perf_counter() - began < seconds:
-            done += next(work)
-        took_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
-        pipe.send((done, took_s, cpu_s, _peak_mib()))
-
-
-def _peak_mib() -> float | None:
-    """The most memory this process had (not its parent, which ``getrusage`` takes in)."""
-    status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return int(found[1]) / 1024 if found else None
 
 
 def ratio(first: Measure, second: Measure) -> list[float]:
@@ -177,11 +130,17 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     """Installed versions; packages that are absent are left out."""
     found = {"python": platform.python_version()}
     for package in packages:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return found
+
+
+def versions_of(python: Path, packages: Iterable[str]) -> dict[str, str]:
+    """``versions`` as another interpreter sees them."""
+    code = "import json, sys, harness; print(json.dumps(harness.versions(sys.argv[1:])))"
+    asked = [str(python), "-c", code, *packages]
+    answer = subprocess.run(asked, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
+    return json.loads(answer.stdout)
 
 
 def write(

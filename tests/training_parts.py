@@ -87,10 +87,18 @@ class MemoryData:
             )
 
     def feeds(self) -> Feeds:
-        def train(epoch: int) -> Iterator[Batch]:
-            return self.batches(1, np.random.default_rng(epoch).permutation(self.samples), pad=False)
+        def train(epoch: int, start_step: int) -> Iterator[Batch]:
+            order = np.random.default_rng(epoch).permutation(self.samples)
+            return self.batches(1, order[start_step * self.batch_size :], pad=False)
 
-        return Feeds(train, lambda: self.batches(2, np.arange(self.samples), pad=True))
+        labels = lesson(self.samples, 1)[1]
+        return Feeds(
+            train,
+            lambda: self.batches(2, np.arange(self.samples), pad=True),
+            self.samples // self.batch_size,
+            (int((labels == 0).sum()), int((labels == 1).sum())),
+            lambda ids: [f"key-{i}" for i in ids],
+        )
 
 
 def scored_sample(count: int = 37) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,8 +18,8 @@ from sentinode.models.families import build_model
 from sentinode.models.preprocess import Detector, Preprocess
 from sentinode.schema import Split
 from sentinode.storage import Store, StoreUrl, open_store
+from sentinode.training.checkpoint import WEIGHTS_KEY, load_weights
 from sentinode.training.config import Recipe
-from sentinode.training.state import WEIGHTS_KEY, load_weights
 
 RUN_KEY = "run.json"
 UNKNOWN_COMMIT = "unknown"
@@ -128,7 +128,7 @@ def load_detector(run: str) -> tuple[RunRecord, Detector]:
     store = open_store(run)
     try:
         record = read_run(store)
-        net = build_model(record.experiment.model)
+        net = build_model(record.experiment.model, pretrained=False)
         load_weights(store, net)
     except ObjectNotFoundError as error:
         raise ConfigError(
@@ -136,7 +136,7 @@ def load_detector(run: str) -> tuple[RunRecord, Detector]:
             "the URL of a finished run",
             "train it to its end first",
         ) from error
-    return record, Detector(Preprocess(record.experiment.preprocess), net).eval()
+    return record, Detector(Preprocess(record.experiment.preprocess), net, tta=record.experiment.tta).eval()
 
 
 def code_commit() -> str:
@@ -172,6 +172,13 @@ def _versions() -> dict[str, str]:
 def _check_data(manifest: Manifest) -> None:
     manifest.of_split(Split.TRAIN)
     manifest.of_split(Split.VALID)
+    train = manifest.splits[Split.TRAIN]
+    if sum(train.class_counts) != train.samples:
+        raise ConfigError(
+            f"{train.samples - sum(train.class_counts)} patches of the train split of {manifest.dataset} have no label",
+            "labelled patches to train on",
+            "ingest them as unlabelled, or give them labels",
+        )
     counts = manifest.splits[Split.VALID].class_counts
     if min(counts) == 0:
         raise ConfigError(
@@ -189,12 +196,20 @@ def _differences(old: RunRecord, new: RunRecord) -> list[str]:
             f"data {old.dataset} {old.manifest_digest[:8]} there, "
             f"{new.dataset} {new.manifest_digest[:8]} here"
         )
-    for part in Recipe.model_fields:
-        there = getattr(old.experiment, part).model_dump()
-        here = getattr(new.experiment, part).model_dump()
-        found += [
-            f"{part}.{key} {there[key]!r} there, {here[key]!r} here"
-            for key in here
-            if there[key] != here[key]
-        ]
+    there, here = _settings(old.experiment), _settings(new.experiment)
+    found += [
+        f"{name} {there.get(name)!r} there, {here.get(name)!r} here"
+        for name in there | here
+        if there.get(name) != here.get(name)
+    ]
     return found
+
+
+def _settings(experiment: Experiment) -> dict[str, object]:
+    """The recipe's values by their dotted names."""
+    values = experiment.recipe.model_dump()
+    return {
+        f"{part}.{key}" if key else part: value
+        for part, inner in values.items()
+        for key, value in (inner.items() if isinstance(inner, dict) else [("", inner)])
+    }

@@ -35,12 +35,12 @@ log = logging.getLogger("sentinode")
 
 
 class ProgressCallback(Protocol):
-    """Told of work done: ``progress("scan", 120, 2520)``; called from one thread."""
+    """Told of work done: ``progress("scan", 120, 2520)``; called from one thread. ``note``: the latest figures."""
 
-    def __call__(self, step: str, done: int, total: int) -> None: ...
+    def __call__(self, step: str, done: int, total: int, note: str = "") -> None: ...
 
 
-def no_progress(step: str, done: int, total: int) -> None:
+def no_progress(step: str, done: int, total: int, note: str = "") -> None:
     """A progress callback for those who do not want one."""
 
 
@@ -99,14 +99,15 @@ def progress_bars() -> Iterator[ProgressCallback]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     bars: dict[str, TaskID] = {}
     with Progress(*columns, console=_terminal()) as display:
 
-        def draw(step: str, done: int, total: int) -> None:
+        def draw(step: str, done: int, total: int, note: str = "") -> None:
             if step not in bars:
-                bars[step] = display.add_task(step, total=total)
-            display.update(bars[step], completed=done, total=total)
+                bars[step] = display.add_task(step, total=total, note=note)
+            display.update(bars[step], completed=done, total=total, note=note)
 
         yield draw
 
@@ -121,13 +122,13 @@ def _line_progress() -> ProgressCallback:
     last: dict[str, float] = {}
     started: dict[str, float] = {}
 
-    def tell(step: str, done: int, total: int) -> None:
+    def tell(step: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         begin = started.setdefault(step, now)
         if done < total and now - last.get(step, begin) < PROGRESS_LINE_EVERY_S:
             return
         last[step] = now
         eta = f", about {(now - begin) / done * (total - done):.0f} s to go" if 0 < done < total else ""
-        log.info("%s: %d of %d%s", step, done, total, eta)
+        log.info("%s: %d of %d%s%s", step, done, total, eta, f"; {note}" if note else "")
 
     return tell

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sentinode.errors import ConfigError
-from sentinode.models.families import ModelConfig
+from sentinode.models.families import SeedCnnConfig
 from sentinode.models.preprocess import PreprocessConfig
 from sentinode.training.config import Recipe, TrainConfig
 
@@ -19,7 +19,7 @@ def seed_cnn() -> Recipe:
     AUROC.
     """
     return Recipe(
-        model=ModelConfig(family="seed-cnn"),
+        model=SeedCnnConfig(),
         preprocess=PreprocessConfig(input_px=46, fit="resize"),
         train=TrainConfig(epochs=20, batch_size=64, optimizer="adam", lr=3e-4, schedule="plateau"),
     )

@@ -1,17 +1,74 @@
 """Experiment tracking by Weights & Biases: the only owner of wandb.
 
 Tracking never stands in the way of training: whatever goes wrong here is logged once, and training goes on.
+
+An offline run is a folder that ``wandb sync`` sends later, also from another machine. It must therefore need
+nothing outside itself: charts travel as media files, and artefacts refer to objects in storage by URL (bytes that
+W&B stages elsewhere would be missed by then). Nothing is written to the user's home.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+FINISH_TIMEOUT_S = 120.0
+"""How long the end of an online run may take to send what is left."""
+INIT_TIMEOUT_S = 30.0
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines by name, each its x and y; the axes are called ``x`` and ``y``."""
+
+    title: str
+    x: str
+    y: str
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """``counts[actual][predicted]``."""
+
+    title: str
+    classes: Sequence[str]
+    counts: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image, uint8 RGB ``pixels_HWC``, and what stands below it."""
+
+    pixels_HWC: NDArray[np.uint8]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """An object in storage by reference: its bytes stay where they are."""
+
+    name: str
+    """W&B keeps versions under this name."""
+    kind: str
+    url: str
+    """``s3://...`` or an absolute path."""
+    digest: str
+    """Of its content: another digest is another version, also at the same URL."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+Loggable = float | Chart | ConfusionMatrix | Sequence[Picture]
 
 
 def tracking_mode() -> Any:
@@ -21,20 +78,85 @@ def tracking_mode() -> Any:
 
 
 class Tracker:
-    """One W&B run, for rank 0 only. Offline runs lie below ``folder`` and are sent by ``wandb sync``.
+    """One W&B run, which lies below ``folder`` while it goes on; for rank 0 only.
 
-    ``run_id``: the same one continues the same run.
+    It is none, and every call does nothing, where W&B is disabled, not installed or could not begin.
     """
 
-    def __init__(
-        self,
-        name: str,
-        run_id: str,
-        config: Mapping[str, Any],
-        folder: Path,
-        project: str = "sentinode",
-    ) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._run: Any = None
+        self._home: Path | None = None
+        self._failed: set[str] = set()
+        self.is_sent = False
+        """Whether W&B's server has, or will soon have, all that there is: then no file is left to keep."""
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is tracked."""
+        return self._run is not None
+
+    @contextmanager
+    def run(
+        self, name: str, run_id: str, config: Mapping[str, Any], project: str = "sentinode"
+    ) -> Iterator[None]:
+        """Track from here to the end of the block, in ``tracking_mode()``; what cannot begin online begins offline.
+
+        ``run_id``: the same one continues the same run. ``config`` stays nested: W&B itself shows ``train.lr``.
+        """
+        with _away_from_home(self._folder):
+            self._start(name, run_id, config, project)
+            try:
+                yield
+            except BaseException:
+                self._finish(exit_code=1)
+                raise
+            self._finish()
+
+    def attempt(self, what: str, action: Callable[[], object]) -> bool:
+        """Do ``action``; whether that went well. Of failures to do ``what`` the first one is logged."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - a tracker's fault must not end hours of training
+            if what not in self._failed:
+                log.warning("W&B failed to %s (%s): training goes on", what, error)
+            self._failed.add(what)
+            return False
+        return True
+
+    def log(self, values: Mapping[str, Loggable], step: int) -> None:
+        """Note ``values`` at ``step`` (the epoch)."""
+
+        def send() -> None:
+            ready = {key: self._for_wandb(key, value, step) for key, value in values.items()}
+            self._run.log(ready, step=step, commit=True)
+
+        self._tell("log", send)
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Set figures of the run as a whole, by which runs are compared."""
+        self._tell("summarise", lambda: self._run.summary.update(dict(values)))
+
+    def log_input(self, artefact: Artefact) -> None:
+        """Note that the run uses ``artefact``."""
+
+        def send() -> None:
+            # What run.use_artifact() does with a new artefact; but that one refuses to work offline.
+            self._run._log_artifact(_reference(artefact), is_user_created=True, use_after_commit=True)
+
+        self._tell("note the input", send)
+
+    def log_output(self, artefact: Artefact) -> None:
+        """Note that the run has made ``artefact``."""
+        self._tell("note the output", lambda: self._run.log_artifact(_reference(artefact)))
+
+    def files(self) -> Iterator[Path]:
+        """What ``wandb sync`` needs of this run: records and media, without W&B's own debugging logs."""
+        if self._home is not None and not self.is_sent:
+            yield from self._home.glob("*.wandb")
+            yield from (path for path in self._home.glob("files/**/*") if path.is_file())
+
+    def _start(self, name: str, run_id: str, config: Mapping[str, Any], project: str) -> None:
         mode = tracking_mode()
         if mode == "disabled":
             return
@@ -44,41 +166,99 @@ class Tracker:
             log.info("wandb is not installed: the run is not tracked")
             return
 
-        def start() -> None:
-            folder.mkdir(parents=True, exist_ok=True)
-            settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=30)
+        def begin(mode: Any) -> None:
+            self._folder.mkdir(parents=True, exist_ok=True)
             self._run = wandb.init(
                 project=project,
                 name=name,
                 id=run_id,
                 resume="allow",
                 config=dict(config),
-                dir=str(folder),
+                dir=str(self._folder),
                 mode=mode,
-                settings=settings,
+                settings=wandb.Settings(
+                    silent=True,
+                    console="off",
+                    disable_git=True,  # the config names the commit; W&B would look at the working folder
+                    init_timeout=INIT_TIMEOUT_S,
+                    finish_timeout=FINISH_TIMEOUT_S,
+                    finish_timeout_raises=True,
+                ),
             )
+            self._home = Path(self._run.dir).parent
 
-        self._try("start", start)
+        if not self.attempt(f"start {mode}", lambda: begin(mode)) and mode == "online":
+            wandb.teardown()
+            self.attempt("start offline", lambda: begin("offline"))
+        self.is_sent = self.active and not self._run.offline
 
-    @property
-    def active(self) -> bool:
-        """Whether anything is tracked."""
-        return self._run is not None
+    def _finish(self, exit_code: int = 0) -> None:
+        def end() -> None:
+            import wandb
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Note ``metrics`` at ``step`` (the epoch)."""
-        if self.active:
-            self._try("log", lambda: self._run.log(dict(metrics), step=step))
+            self._run.finish(exit_code)
+            wandb.teardown()
 
-    def finish(self) -> None:
-        """Close the run and flush what it holds."""
-        if self.active:
-            self._try("finish", lambda: self._run.finish())
+        if self.active and not self.attempt("finish", end):
+            self.is_sent = False
         self._run = None
 
-    def _try(self, what: str, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001 - a tracker's fault must not end hours of training
-            log.warning("W&B failed to %s (%s): the run goes on untracked", what, error)
-            self._run = None
+    def _tell(self, what: str, action: Callable[[], object]) -> None:
+        if self.active:
+            self.attempt(what, action)
+
+    def _for_wandb(self, key: str, value: Loggable, step: int) -> Any:
+        import wandb
+
+        if isinstance(value, Chart):
+            rows = [
+                [x, y, line] for line, points in value.lines.items() for x, y in zip(*points, strict=True)
+            ]
+            table = self._table(key, [value.x, value.y, "line"], rows, step)
+            return wandb.plot.line(table, value.x, value.y, stroke="line", title=value.title)
+        if isinstance(value, ConfusionMatrix):
+            fields = {name: name for name in ("Actual", "Predicted", "nPredictions")}
+            cells = [
+                [actual, predicted, count]
+                for actual, row in zip(value.classes, value.counts, strict=True)
+                for predicted, count in zip(value.classes, row, strict=True)
+            ]
+            table = self._table(key, list(fields), cells, step)
+            return wandb.plot_table("wandb/confusion_matrix/v1", table, fields, {"title": value.title})
+        if isinstance(value, Sequence):
+            return [wandb.Image(picture.pixels_HWC, caption=picture.caption) for picture in value]
+        return value
+
+    def _table(self, key: str, columns: list[str], rows: list[list[Any]], step: int) -> Any:
+        import wandb
+
+        # Bound at once, it is a media file of the run and nothing else. Left to itself, W&B also makes it an
+        # artefact, which it stages outside the run's folder and asks its server about.
+        table = wandb.Table(columns=columns, data=rows)
+        table.bind_to_run(self._run, f"{key}_table", step)
+        return table
+
+
+def _reference(artefact: Artefact) -> Any:
+    import wandb
+
+    url = artefact.url if "://" in artefact.url else Path(artefact.url).as_uri()
+    made = wandb.Artifact(artefact.name, artefact.kind, metadata=dict(artefact.metadata))
+    stem, dot, suffix = url.rpartition("/")[2].partition(".")
+    # Unchecked, a reference is identified by its URL and its name.
+    made.add_reference(url, name=f"{stem}-{artefact.digest[:12]}{dot}{suffix}", checksum=False)
+    return made
+
+
+@contextmanager
+def _away_from_home(folder: Path) -> Iterator[None]:
+    """W&B's staging areas lie below ``folder``, and it reports its own faults to nobody, unless asked otherwise."""
+    wanted = {f"WANDB_{area}_DIR": str(folder / "staging") for area in ("CACHE", "DATA", "CONFIG")}
+    wanted |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+    ours = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)

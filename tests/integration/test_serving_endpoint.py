@@ -22,7 +22,7 @@ from sentinode.bundle.card import Calibration
 from sentinode.bundle.golden import Golden
 from sentinode.errors import ConfigError, RequestError
 from sentinode.models.export import export_onnx
-from sentinode.models.families import ModelConfig, build_model
+from sentinode.models.families import SeedCnnConfig, build_model
 from sentinode.models.preprocess import Detector, Preprocess, PreprocessConfig
 from sentinode.serving.args import ServeArgs
 from sentinode.serving.client import Client
@@ -46,7 +46,7 @@ class Served:
 def detector_parts(folder: Path) -> Parts:
     """An untrained seed CNN, its logits stretched so that probabilities differ, and what PyTorch says."""
     torch.manual_seed(7)
-    detector = Detector(Preprocess(PreprocessConfig()), build_model(ModelConfig())).eval()
+    detector = Detector(Preprocess(PreprocessConfig()), build_model(SeedCnnConfig())).eval()
     images = random_patches(8, seed=1)
     with torch.no_grad():
         last = [module for module in detector.net.modules() if isinstance(module, torch.nn.Linear)][-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,8 +24,8 @@ from sentinode.recipes import seed_cnn
 from sentinode.schema import Split
 from sentinode.storage import join_url, open_store
 from sentinode.storage.embedded import EmbeddedStore
-from sentinode.training.metrics import EpochRecord
-from sentinode.training.state import load_history
+from sentinode.training.checkpoint import load_history
+from sentinode.training.metrics import EpochRecord, ProgressRecord
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,6 +39,22 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         write_lesson(join_url(store.url, "data"))
         with ray_session("local", num_cpus=2):
             yield store.url
+
+
+class Told:
+    """Keeps what it is told of a run; ``act`` may do something at each epoch."""
+
+    def __init__(self, act: Callable[[EpochRecord], None] = lambda record: None) -> None:
+        self.epochs: list[EpochRecord] = []
+        self.steps: list[ProgressRecord] = []
+        self._act = act
+
+    def epoch(self, record: EpochRecord) -> None:
+        self.epochs.append(record)
+        self._act(record)
+
+    def progress(self, record: ProgressRecord) -> None:
+        self.steps.append(record)
 
 
 def experiment(bucket: str, name: str, **changes: object) -> Experiment:
@@ -60,9 +76,9 @@ def workers() -> list[psutil.Process]:
 
 def test_train_then_predict(bucket: str) -> None:
     asked = experiment(bucket, "whole")
-    told: list[EpochRecord] = []
-    result = train(asked, ScalingSettings(num_workers=2), told.append)
-    store = open_store(asked.run)
+    onlooker = Told()
+    result = train(asked, ScalingSettings(num_workers=2), onlooker)
+    told, store = onlooker.epochs, open_store(asked.run)
     assert [record.epoch for record in told] == [1, 2, 3, 4]
     assert told == load_history(store)
     assert result.best == max(told, key=lambda record: record.valid_auroc)
@@ -101,17 +117,24 @@ def test_a_killed_worker_costs_time_only(bucket: str) -> None:
             killed.append(victim.pid)
             victim.send_signal(signal.SIGKILL)
 
-    asked = experiment(bucket, "killed", epochs=12)
-    result = train(asked, on_epoch=kill_once)
+    files = []
+    for name, act in (("killed", kill_once), ("spared", lambda record: None)):
+        asked = experiment(bucket, name, epochs=12, save={"every_steps": 3})
+        result = train(asked, onlooker=Told(act))
+        assert result.epochs == 12
+        store = open_store(asked.run)
+        assert [record.epoch for record in load_history(store)] == list(range(1, 13))
+        files.append(store.get("weights/best.safetensors"))
     assert killed
-    assert result.epochs == 12
-    assert [record.epoch for record in load_history(open_store(asked.run))] == list(range(1, 13))
+    assert files[0] == files[1]
 
 
 def test_divergence_ends_with_the_typed_error_at_once(bucket: str) -> None:
     asked = experiment(bucket, "diverged", optimizer="sgd", lr=1e30)
-    with pytest.raises(TrainingError, match=r"lower train\.lr"):
+    with pytest.raises(TrainingError, match=r"samples of rank 0: [0-9a-f]{40}, "):
         train(asked)
+    kept = [found.key for found in open_store(asked.run).list("failures/")]
+    assert kept
 
 
 def test_a_session_within_a_session_uses_the_outer_one(tmp_path: Path) -> None:

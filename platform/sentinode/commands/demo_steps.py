@@ -20,7 +20,7 @@ from sentinode.commands import evaluate as evaluate_step
 from sentinode.commands.evaluate import REPORT_HTML, EvaluateCommand, Evaluated, figure
 from sentinode.commands.ingest import describe as describe_data
 from sentinode.commands.promote import PromoteCommand, promote
-from sentinode.commands.train import EpochTold
+from sentinode.commands.train import TrainingTold
 from sentinode.data.ingest.config import IngestConfig
 from sentinode.data.ingest.verify import verify_manifest
 from sentinode.data.manifest import Manifest
@@ -140,7 +140,7 @@ class Demo:
         )
         with self._timed("train", experiment.run) as step:
             scaling = ScalingSettings(num_workers=self.workers)
-            self.training = train(experiment, scaling, EpochTold(epochs, self.progress))
+            self.training = train(experiment, scaling, TrainingTold(epochs, self.progress))
             step.patches = samples * epochs
         best = self.training.best
         log.info("best epoch %d of %d, valid AUROC %.4f", best.epoch, epochs, best.valid_auroc)

@@ -22,7 +22,7 @@ from sentinode.logs import ProgressCallback, progress_bars
 from sentinode.models.preprocess import Detector
 from sentinode.schema import Split
 from sentinode.storage import Store, StoreUrl, open_store
-from sentinode.training.state import load_history
+from sentinode.training.checkpoint import load_history
 
 log = logging.getLogger(__name__)
 REPORT_JSON = "report.json"

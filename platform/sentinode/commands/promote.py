@@ -25,7 +25,7 @@ from sentinode.experiment import RunRecord, load_detector
 from sentinode.models.export import export_onnx
 from sentinode.schema import Split
 from sentinode.storage import Store, StoreUrl, open_store
-from sentinode.training.state import WEIGHTS_KEY
+from sentinode.training.checkpoint import WEIGHTS_KEY
 
 log = logging.getLogger(__name__)
 GOLDEN_PATCHES = 16

@@ -15,7 +15,10 @@ from sentinode.logs import ProgressCallback, progress_bars
 from sentinode.recipes import recipe
 from sentinode.storage import StoreUrl
 from sentinode.training.config import Recipe
-from sentinode.training.metrics import EpochRecord
+from sentinode.training.metrics import EpochRecord, ProgressRecord
+
+SLOW_RATIO = 1.3
+"""From here on a rank is said to fall behind."""
 
 log = logging.getLogger(__name__)
 
@@ -66,26 +69,23 @@ def run(config: TrainCommand) -> int:
     else:
         refuse_leaks(experiment.data)
     with ray_session(config.ray_address, config.scaling.num_cpus), progress_bars() as progress:
-        result = train(experiment, config.scaling, epoch_progress(experiment, progress))
+        told = TrainingTold(experiment.train.epochs, progress)
+        result = train(experiment, config.scaling, told)
     for line in describe(result):
         log.info("%s", line)
     return 0
 
 
-def epoch_progress(experiment: Experiment, progress: ProgressCallback) -> EpochTold:
-    """A callback that moves the bar and logs each epoch's figures."""
-    return EpochTold(experiment.train.epochs, progress)
-
-
-class EpochTold:
-    """Tells of each epoch: one step of the bar, one line of figures."""
+class TrainingTold:
+    """Tells of a run: one bar over all steps with the latest figures beside it, one line of figures an epoch."""
 
     def __init__(self, epochs: int, progress: ProgressCallback) -> None:
         self._epochs = epochs
         self._progress = progress
+        self._steps = 1
         progress("train", 0, epochs)
 
-    def __call__(self, record: EpochRecord) -> None:
+    def epoch(self, record: EpochRecord) -> None:
         log.info(
             "epoch %d of %d: loss %.4f, valid AUROC %.4f, %.0f patches/s, waiting for data %.0f %%",
             record.epoch,
@@ -95,7 +95,24 @@ class EpochTold:
             record.patches_per_s,
             100 * record.wait_fraction,
         )
-        self._progress("train", record.epoch, self._epochs)
+        if record.slowest_ratio > SLOW_RATIO:
+            log.warning(
+                "rank %d falls behind: its own work takes %.1f times the mean of all ranks",
+                record.slowest_rank,
+                record.slowest_ratio,
+            )
+        self._progress("train", record.epoch * self._steps, self._epochs * self._steps)
+
+    def progress(self, record: ProgressRecord) -> None:
+        self._steps = record.steps
+        auroc = "" if record.valid_auroc is None else f", AUROC {record.valid_auroc:.3f}"
+        self._progress(
+            "train",
+            (record.epoch - 1) * record.steps + record.step,
+            self._epochs * record.steps,
+            f"epoch {record.epoch}, loss {record.loss:.3f}{auroc}, {record.patches_per_s:.0f} patches/s, "
+            f"waiting {record.wait_fraction:.0%}, {record.world_size} workers",
+        )
 
 
 def describe(result: TrainResult) -> list[str]:

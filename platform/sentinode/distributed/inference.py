@@ -20,7 +20,7 @@ from sentinode.data.loader import PatchLoader
 from sentinode.data.manifest import Manifest, ShardRecord
 from sentinode.errors import SentinodeError
 from sentinode.evaluation.predictions import Predictions
-from sentinode.models.families import ModelConfig, build_model
+from sentinode.models.families import ModelConfig, build_model, model_from_json
 from sentinode.models.preprocess import Detector, Preprocess, PreprocessConfig
 from sentinode.schema import Split
 from sentinode.storage import Store, open_store
@@ -39,14 +39,17 @@ class _Scorer:
     preprocess: str
     store_url: str
     split: Split
+    tta: bool
 
     def __call__(self, part: str) -> Logits:
         """Logits of all samples of the split in the partial manifest ``part``, in its order."""
         torch.set_num_threads(1)
         manifest = Manifest.from_json(part.encode(), "the manifest sent to a task")
-        net = build_model(ModelConfig.model_validate_json(self.model))
+        net = build_model(model_from_json(self.model), pretrained=False)
         net.load_state_dict(load(self.weights))
-        detector = Detector(Preprocess(PreprocessConfig.model_validate_json(self.preprocess)), net)
+        detector = Detector(
+            Preprocess(PreprocessConfig.model_validate_json(self.preprocess)), net, tta=self.tta
+        )
         store = open_store(self.store_url)
         return score(detector, manifest, store, self.split)
 
@@ -71,7 +74,7 @@ def predict(
     total = sum(record.samples for record in shards)
     if ray.is_initialized():
         preprocess = detector.preprocess.config.model_dump_json()
-        scorer = _Scorer(weights, model.model_dump_json(), preprocess, store.url, split)
+        scorer = _Scorer(weights, model.model_dump_json(), preprocess, store.url, split, detector.tta)
         scored = _over_tasks(scorer, manifest, shards)
     else:
         scored = (

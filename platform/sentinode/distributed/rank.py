@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import nullcontext
 
 import torch
 from ray import train as ray_train
@@ -15,10 +11,10 @@ from ray.train.torch import get_device
 
 from sentinode.data.loader import LoaderConfig
 from sentinode.data.manifest import load_manifest
-from sentinode.errors import ConfigError, ManifestError, SentinodeError, StoreError, TrainingError
+from sentinode.distributed.tracked import tracked_run
+from sentinode.errors import ConfigError, ManifestError, SentinodeError, TrainingError
 from sentinode.experiment import Experiment
 from sentinode.storage import open_store
-from sentinode.tracking import Tracker
 from sentinode.training.feeds import open_feeds
 from sentinode.training.loop import RankContext, run_training
 from sentinode.training.metrics import EpochRecord
@@ -34,46 +30,36 @@ def train_rank(experiment: Experiment, threads: int, loader: LoaderConfig) -> Se
     torch.set_num_threads(threads)  # Ray sets OMP_NUM_THREADS to 1
     place, device = ray_train.get_context(), get_device()
     rank, world_size = place.get_world_rank(), place.get_world_size()
-    with _tracked(experiment, rank) as tracker:
-
-        def report(record: EpochRecord) -> None:
-            figures = {name: float(value) for name, value in record.model_dump().items()}
-            if tracker is not None:
-                tracker.log(figures, record.epoch)
-            ray_train.report(figures)
-
-        context = RankContext(rank, world_size, device, report)
-        try:
-            manifest, data = load_manifest(experiment.data)
-            with open_feeds(
+    try:
+        manifest, data = load_manifest(experiment.data)
+        tracking = tracked_run(experiment, manifest, data) if rank == 0 else nullcontext()
+        with (
+            tracking as tracked,
+            open_feeds(
                 experiment, manifest, data, rank=rank, world_size=world_size, device=device, loader=loader
-            ) as feeds:
-                run_training(experiment, feeds, open_store(experiment.run), context)
-        except (ConfigError, ManifestError, TrainingError) as error:
-            return error
+            ) as feeds,
+        ):
+
+            def report(record: EpochRecord) -> None:
+                if tracked is not None:
+                    tracked.epoch(record)
+                ray_train.report({name: float(value) for name, value in record.model_dump().items()})
+
+            store = open_store(experiment.run)
+            context = RankContext(
+                rank, world_size, device, report, _taken_away, None if tracked is None else tracked.best
+            )
+            state = run_training(experiment, feeds, store, context)
+            if tracked is not None and state.best is not None:
+                tracked.finished(store, state.best)
+    except (ConfigError, ManifestError, TrainingError) as error:
+        return error
     return None
 
 
-@contextmanager
-def _tracked(experiment: Experiment, rank: int) -> Iterator[Tracker | None]:
-    """W&B on rank 0. What it leaves on disk (offline runs) is kept with the run, below ``wandb/``."""
-    if rank != 0:
-        yield None
-        return
-    run_id = hashlib.sha256(experiment.run.encode()).hexdigest()[:16]  # a resumed run goes on in its W&B run
-    with tempfile.TemporaryDirectory(prefix="sentinode-wandb-") as name:
-        tracker = Tracker(experiment.name, run_id, experiment.model_dump(mode="json"), Path(name))
-        try:
-            yield tracker
-        finally:
-            tracker.finish()
-            _keep(Path(name), experiment.run)
-
-
-def _keep(folder: Path, run: str) -> None:
-    store = open_store(run)
-    try:
-        for path in folder.rglob("*.wandb"):
-            store.upload(path, path.relative_to(folder).as_posix())
-    except StoreError as error:
-        log.warning("the offline W&B run is lost: %s", error)
+def _taken_away() -> bool:
+    """Whether a node of this run is to be preempted or drained soon. All ranks have to ask alike."""
+    notice = ray_train.get_preemption_info()
+    if notice is not None:
+        log.info("a node is about to be taken away: saving the state")
+    return notice is not None

@@ -11,33 +11,31 @@ import logging
 import os
 import shutil
 import tempfile
-import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from math import lcm
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 import ray
-from pydantic import Field
+from pydantic import Field, model_validator
 from ray import train as ray_train
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from sentinode.config import Frozen, Record
 from sentinode.data.loader import LoaderConfig
 from sentinode.data.manifest import load_manifest
 from sentinode.distributed.cluster import started_here
-from sentinode.errors import ConfigError, SentinodeError, StoreError, TrainingError
+from sentinode.distributed.watch import NoOnlooker, Onlooker, watched
+from sentinode.errors import ConfigError, SentinodeError, TrainingError
 from sentinode.experiment import Experiment, begin_run
-from sentinode.storage import Store, open_store
+from sentinode.storage import open_store
+from sentinode.training.checkpoint import load_history
 from sentinode.training.metrics import EpochRecord
-from sentinode.training.state import load_history
 
 POLL_S = 0.2
-WATCH_S = 0.5
 RESTARTS = 3
-"""Lost workers or nodes that a run survives; each costs some seconds and the epochs since the last
-checkpoint.
+"""Lost workers or nodes that a run survives, besides those announced by a preemption notice; each costs some
+seconds and the steps since the last checkpoint.
 """
 
 log = logging.getLogger(__name__)
@@ -48,12 +46,34 @@ class ScalingSettings(Frozen):
 
     num_workers: int = Field(default=2, ge=1)
     """Data-parallel processes (DDP ranks)."""
+    min_workers: int | None = Field(default=None, ge=1)
+    """Go on with as few where no more are to be had, and grow again when they are; default: always all. The
+    batch size stays the same, and so does the order of samples."""
+    resize_every_s: float = Field(default=60.0, gt=0)
+    """How often a run that has shrunk looks whether it can grow."""
+    timeout_s: float = Field(default=600.0, gt=0)
+    """A rank that lets the others wait for so long counts as lost."""
     cpus_per_worker: int = Field(default=1, ge=1)
     """CPU cores, and so computing threads, of each."""
     use_gpu: bool = False
     """Give each worker a GPU."""
     loader: LoaderConfig = LoaderConfig()
     """How each worker reads."""
+
+    @model_validator(mode="after")
+    def _check_workers(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ConfigError(
+                f"min_workers is {self.min_workers} and num_workers is {self.num_workers}",
+                "at most as many",
+                f"set min_workers to at most {self.num_workers}",
+            )
+        return self
+
+    @property
+    def sizes(self) -> range:
+        """The numbers of workers that a run may have."""
+        return range(self.min_workers or self.num_workers, self.num_workers + 1)
 
     @property
     def num_cpus(self) -> int:
@@ -78,11 +98,11 @@ class TrainResult(Record):
 def train(
     experiment: Experiment,
     scaling: ScalingSettings | None = None,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
+    onlooker: Onlooker | None = None,
 ) -> TrainResult:
     """Train ``experiment`` to its end within a Ray session, resuming it where it was begun before.
 
-    ``on_epoch`` is called in this process, once for each epoch trained by this call.
+    ``onlooker`` is told of each epoch trained by this call, and of the steps between.
     Raises ConfigError, ManifestError or StoreError before anything is started where the experiment cannot
     run, and TrainingError where the loss diverges or workers fail more often than RESTARTS.
     """
@@ -92,8 +112,7 @@ def train(
     begin_run(experiment, manifest)
     _check_cluster(scaling)
     store = open_store(experiment.run)
-    known = len(load_history(store))
-    with _watch(store, known, on_epoch or (lambda record: None)):
+    with watched(store, onlooker or NoOnlooker()):
         _fit(experiment, scaling)
     history = load_history(store)
     return TrainResult(
@@ -118,10 +137,12 @@ def _fit(experiment: Experiment, scaling: ScalingSettings) -> None:
         _work,
         train_loop_config={"experiment": experiment.to_json(), "scaling": scaling.canonical_json()},
         scaling_config=ray_train.ScalingConfig(
-            num_workers=scaling.num_workers,
+            num_workers=_workers(scaling),
+            elastic_resize_monitor_interval_s=scaling.resize_every_s,
             use_gpu=scaling.use_gpu,
             resources_per_worker={"CPU": scaling.cpus_per_worker, **({"GPU": 1} if scaling.use_gpu else {})},
         ),
+        torch_config=TorchConfig(timeout_s=int(scaling.timeout_s)),
         run_config=ray_train.RunConfig(
             name=f"{experiment.name}-{uuid.uuid4().hex[:8]}",
             storage_path=folder,
@@ -136,6 +157,14 @@ def _fit(experiment: Experiment, scaling: ScalingSettings) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     if isinstance(failure, SentinodeError):
         raise failure
+
+
+def _workers(scaling: ScalingSettings) -> int | tuple[int, int]:
+    """As Ray Train wants it: a pair makes the run elastic."""
+    if scaling.min_workers in (None, scaling.num_workers):
+        return scaling.num_workers
+    assert scaling.min_workers is not None
+    return scaling.min_workers, scaling.num_workers
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]
@@ -162,46 +191,17 @@ def _work(task: dict[str, Any]) -> SentinodeError | None:
     return train_rank(experiment, scaling.cpus_per_worker, scaling.loader)
 
 
-@contextmanager
-def _watch(store: Store, known: int, on_epoch: Callable[[EpochRecord], None]) -> Iterator[None]:
-    """Call ``on_epoch`` for each line that metrics.jsonl gets beyond the first ``known``.
-
-    The ranks run elsewhere; what they leave in the store is all that the driver needs to know.
-    """
-    over = threading.Event()
-    told = known
-
-    def tell_new() -> None:
-        nonlocal told
-        for record in load_history(store)[told:]:
-            on_epoch(record)
-            told += 1
-
-    def follow() -> None:
-        while not over.wait(WATCH_S):
-            try:
-                tell_new()
-            except StoreError as error:
-                log.debug("progress is not known for now: %s", error)
-
-    thread = threading.Thread(target=follow, name="watch-metrics", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-    tell_new()
-
-
 def _check_batch(experiment: Experiment, scaling: ScalingSettings) -> None:
-    size, workers = experiment.train.batch_size, scaling.num_workers
-    if size % workers:
-        lower = size - size % workers
+    size, needed = experiment.train.batch_size, lcm(*scaling.sizes)
+    if size % needed:
+        workers = f"{scaling.num_workers} workers"
+        if len(scaling.sizes) > 1:
+            workers = f"each of {scaling.min_workers} to {workers}"
+        lower = size - size % needed
         raise ConfigError(
-            f"train.batch_size {size} does not split evenly over {workers} workers",
-            f"a multiple of {workers}",
-            f"set train.batch_size to {lower + workers}" + (f" or {lower}" if lower else ""),
+            f"train.batch_size {size} does not split evenly over {workers}",
+            f"a multiple of {needed}",
+            f"set train.batch_size to {lower + needed}" + (f" or {lower}" if lower else ""),
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from torch.jit._trace import TracerWarning
 
 from sentinode.models.convolution import fix_filters
 from sentinode.models.preprocess import Detector
@@ -32,7 +33,7 @@ def export_onnx(detector: Detector, path: Path) -> None:
         # and stack traces of this machine in the file.
         warnings.simplefilter("ignore", DeprecationWarning)
         # Sizes other than the batch's may become constants: patches have one size.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", TracerWarning)
         torch.onnx.export(
             fixed,
             (example,),

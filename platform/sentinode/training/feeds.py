@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from sentinode.data.cache import ShardCache
+from sentinode.data.columns import read_keys
 from sentinode.data.loader import Batch, LoaderConfig, PatchLoader
 from sentinode.data.manifest import Manifest
 from sentinode.schema import Split
@@ -26,10 +27,16 @@ batch.
 class Feeds:
     """This rank's part of the data. All ranks yield equally many training batches, of one size."""
 
-    train: Callable[[int], Iterable[Batch]]
-    """Batches of an epoch (from 0)."""
+    train: Callable[[int, int], Iterable[Batch]]
+    """Batches of an epoch (from 0), from a step on."""
     valid: Callable[[], Iterable[Batch]]
     """Batches of the validation split, padding masked."""
+    steps: int
+    """Training batches of an epoch."""
+    class_counts: tuple[int, int]
+    """Training samples of each class."""
+    keys: Callable[[Sequence[int]], list[str]]
+    """The keys of training samples by their ids, for messages."""
 
 
 @contextmanager
@@ -48,13 +55,14 @@ def open_feeds(
     Raises ManifestError where a split is missing, ConfigError where batch size, shuffle and data do not go
     together.
     """
+    cache = ShardCache(store)
     open_split = partial(
         PatchLoader,
         manifest,
         store,
         rank=rank,
         world_size=world_size,
-        cache=ShardCache(store),
+        cache=cache,
         device=device or "cpu",
         config=loader,
     )
@@ -69,4 +77,10 @@ def open_feeds(
         ) as train,
         open_split(Split.VALID, batch_size=VALID_BATCH * world_size, training=False) as valid,
     ):
-        yield Feeds(train.epoch, valid.epoch)
+        yield Feeds(
+            train.epoch,
+            valid.epoch,
+            train.steps,
+            manifest.splits[Split.TRAIN].class_counts,
+            partial(read_keys, manifest.of_split(Split.TRAIN), cache),
+        )

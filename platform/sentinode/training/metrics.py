@@ -1,6 +1,8 @@
-"""What is noted of an epoch."""
+"""What is noted of an epoch, and of a run under way."""
 
 from __future__ import annotations
+
+from pydantic import Field
 
 from sentinode.config import Frozen
 
@@ -11,9 +13,9 @@ class EpochRecord(Frozen):
     epoch: int
     """From 1."""
     lr: float
-    """Learning rate used in this epoch."""
+    """Learning rate of the epoch's last step."""
     train_loss: float
-    """Mean negative log-likelihood (nats) over the training steps, with dropout and augmentation."""
+    """Mean loss (nats) over the training steps, with dropout, augmentation, mixing and smoothing."""
     valid_loss: float
     """Mean negative log-likelihood (nats) over the validation split."""
     valid_auroc: float
@@ -25,4 +27,30 @@ class EpochRecord(Frozen):
     patches_per_s: float
     """Training patches a second, all ranks together."""
     wait_fraction: float
-    """Share of ``train_s`` that rank 0 waited for data."""
+    """Share of ``train_s`` that ranks waited for data, mean over ranks."""
+    slowest_rank: int
+    """The rank that took longest for its own work: waiting for data, augmentation, forward pass."""
+    slowest_ratio: float
+    """Its time over the mean of all ranks; well above 1, it holds up the others."""
+    world_size: int
+    """Ranks at the epoch's end."""
+
+
+class ProgressRecord(Frozen):
+    """``progress.json``: where a run is, written every few seconds for whoever looks on."""
+
+    epoch: int
+    """From 1."""
+    step: int
+    """Optimiser steps done in this epoch."""
+    steps: int
+    """Optimiser steps of an epoch."""
+    epochs: int
+    loss: float
+    """Mean over this epoch's steps so far."""
+    valid_auroc: float | None = Field(default=None)
+    """Of the latest finished epoch."""
+    patches_per_s: float
+    wait_fraction: float
+    """Of rank 0."""
+    world_size: int

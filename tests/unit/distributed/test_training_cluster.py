@@ -18,7 +18,7 @@ from sentinode.distributed.inference import predict
 from sentinode.distributed.trainer import ScalingSettings, train
 from sentinode.errors import ConfigError, ManifestError
 from sentinode.experiment import Experiment
-from sentinode.models.families import ModelConfig, build_model
+from sentinode.models.families import SeedCnnConfig, build_model
 from sentinode.models.preprocess import Detector, Preprocess, PreprocessConfig
 from sentinode.recipes import seed_cnn
 from sentinode.schema import Split
@@ -50,9 +50,9 @@ def test_scaling_counts_cpus() -> None:
 def test_predictions_stand_in_manifest_order(tmp_path: Path) -> None:
     manifest = write_lesson(str(tmp_path), valid=75, shard=30)
     store = open_store(str(tmp_path))
-    detector = Detector(Preprocess(PreprocessConfig()), build_model(ModelConfig()))
+    detector = Detector(Preprocess(PreprocessConfig()), build_model(SeedCnnConfig()))
     seen: list[tuple[int, int]] = []
-    found = predict(detector, ModelConfig(), manifest, store, Split.VALID, lambda *at: seen.append(at))
+    found = predict(detector, SeedCnnConfig(), manifest, store, Split.VALID, lambda *at: seen.append(at))
     assert seen == [(30, 75), (60, 75), (75, 75)]
     assert len(found) == 75
     assert set(found.slides) == {"s1"}
@@ -63,7 +63,7 @@ def test_predictions_stand_in_manifest_order(tmp_path: Path) -> None:
     with torch.inference_mode():
         np.testing.assert_allclose(found.logits, detector(torch.from_numpy(images)).numpy(), atol=1e-5)
     with pytest.raises(ManifestError, match="test"):
-        predict(detector, ModelConfig(), manifest, store, Split.TEST)
+        predict(detector, SeedCnnConfig(), manifest, store, Split.TEST)
 
 
 def test_a_joined_cluster_is_told_places_and_never_keys(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,18 +11,13 @@ import torch
 from training_parts import MemoryData
 
 from sentinode.errors import IntegrityError, TrainingError
-from sentinode.models.families import ModelConfig, build_model
+from sentinode.models.families import SeedCnnConfig, build_model
 from sentinode.storage import open_store
+from sentinode.training.checkpoint import POINTER_KEY, WEIGHTS_KEY, load_history, load_weights
 from sentinode.training.config import Recipe, TrainConfig
 from sentinode.training.loop import RankContext, run_training
 from sentinode.training.metrics import EpochRecord
-from sentinode.training.state import (
-    POINTER_KEY,
-    WEIGHTS_KEY,
-    TrainingState,
-    load_history,
-    load_weights,
-)
+from sentinode.training.state import TrainingState
 
 ONE = RankContext()
 
@@ -67,10 +62,11 @@ def test_it_learns_and_writes_what_a_run_holds(tmp_path: Path) -> None:
         range(1, 9)
     )
     assert [found.key for found in store.list("checkpoints/")] == [
+        f"checkpoints/best-{state.best.epoch:04d}.safetensors",
         "checkpoints/epoch-0008.safetensors",
         POINTER_KEY,
     ]
-    net = build_model(ModelConfig())
+    net = build_model(SeedCnnConfig())
     load_weights(store, net)
     assert all(torch.equal(value, state.best_weights[name]) for name, value in net.state_dict().items())
 
@@ -93,7 +89,8 @@ def test_same_recipe_gives_same_weights(tmp_path: Path, precision: str) -> None:
         {"optimizer": "adam", "schedule": "plateau", "plateau_patience": 0},
         {"optimizer": "adamw", "schedule": "cosine"},
         {"optimizer": "sgd", "schedule": "constant"},
-        {"checkpoint_every_epochs": 3},
+        {"averaging": {"kind": "ema", "ema_decay": 0.9}, "mix": {"mixup": 0.4, "cutmix": 1.0}},
+        {"averaging": {"kind": "swa", "swa_from": 0.5}, "micro_batches": 2, "warmup_epochs": 1.5},
     ],
 )
 def test_resumed_equals_uninterrupted(tmp_path: Path, changes: dict[str, object]) -> None:
@@ -105,7 +102,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, changes: dict[str, object]
             run_training(recipe, MemoryData().feeds(), store, stop_after(epoch))
     resumed = run_training(recipe, MemoryData().feeds(), store, ONE)
     assert torch.equal(weights(whole), weights(resumed))
-    timeless = {"train_s", "valid_s", "patches_per_s", "wait_fraction"}
+    timeless = {"train_s", "valid_s", "patches_per_s", "wait_fraction", "slowest_ratio"}
     assert [r.model_dump(exclude=timeless) for r in resumed.history] == [
         r.model_dump(exclude=timeless) for r in whole.history
     ]

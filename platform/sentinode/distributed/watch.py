@@ -1,0 +1,83 @@
+"""What the driver tells of a run whose ranks work elsewhere: all it knows is what they leave in the store."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from sentinode.errors import StoreError
+from sentinode.storage import Store
+from sentinode.training.checkpoint import load_history
+from sentinode.training.keeper import PROGRESS_KEY
+from sentinode.training.metrics import EpochRecord, ProgressRecord
+
+WATCH_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Onlooker(Protocol):
+    """Is told how a run goes on, from a thread of the driver."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """An epoch has been finished. Called once for each."""
+        ...
+
+    def progress(self, record: ProgressRecord) -> None:
+        """Some steps have been done."""
+        ...
+
+
+class NoOnlooker:
+    """For those who do not care."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        pass
+
+    def progress(self, record: ProgressRecord) -> None:
+        pass
+
+
+@contextmanager
+def watched(store: Store, onlooker: Onlooker) -> Iterator[None]:
+    """Tell ``onlooker`` of what the run in ``store`` does within the ``with``; of former epochs nothing."""
+    over = threading.Event()
+    told = len(load_history(store))
+    seen: ProgressRecord | None = None
+
+    def tell_epochs() -> None:
+        nonlocal told
+        for record in load_history(store)[told:]:
+            onlooker.epoch(record)
+            told += 1
+
+    def tell_progress() -> None:
+        nonlocal seen
+        if store.stat(PROGRESS_KEY) is None:
+            return
+        record = ProgressRecord.model_validate_json(store.get(PROGRESS_KEY))
+        if record != seen and record.epoch == told + 1:
+            seen = record
+            onlooker.progress(record)
+
+    def follow() -> None:
+        while not over.wait(WATCH_S):
+            try:
+                tell_epochs()
+                tell_progress()
+            except (StoreError, ValidationError) as error:
+                log.debug("progress is not known for now: %s", error)
+
+    thread = threading.Thread(target=follow, name="watch-run", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    tell_epochs()

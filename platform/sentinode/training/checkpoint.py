@@ -1,0 +1,222 @@
+"""Checkpoints of a run in the store.
+
+A checkpoint is one safetensors file: tensors, and the rest as JSON in its header; nothing is ever unpickled.
+``checkpoints/last.json`` names the newest one and the best weights, with their checksums, and is written
+after them, so a kill at any moment leaves the former checkpoint in force.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sentinode.config import Frozen, Record
+from sentinode.errors import TrainingError
+from sentinode.storage import Store
+from sentinode.training.metrics import EpochRecord
+from sentinode.training.state import PartialEpoch, TrainingState
+
+POINTER_KEY = "checkpoints/last.json"
+METRICS_KEY = "metrics.jsonl"
+WEIGHTS_KEY = "weights/best.safetensors"
+"""Written when the run is over: its presence marks a finished run."""
+
+log = logging.getLogger(__name__)
+
+
+class StoredTensors(Frozen):
+    """A safetensors object and its checksum."""
+
+    key: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class CheckpointPointer(Record):
+    """Which checkpoint is in force."""
+
+    schema_version: int = 2
+    state: StoredTensors
+    """Weights, average, optimiser, history, position."""
+    best: StoredTensors | None
+    """Weights of the best epoch so far."""
+    epoch: int
+    """Epochs done."""
+    step: int
+    """Optimiser steps done in the next epoch."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of a state, which the training may go on from while it is written."""
+
+    tensors: Mapping[str, Tensor]
+    rest: str
+    history: tuple[EpochRecord, ...]
+    step: int
+    best_epoch: int | None
+    best_weights: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, state: TrainingState) -> Snapshot:
+        """Copy ``state`` to the host's memory."""
+        optimizer = state.optimizer.state_dict()
+        tensors = {f"net/{name}": value for name, value in state.net.state_dict().items()}
+        if state.average is not None:
+            tensors |= {f"average/{name}": value for name, value in state.average.state_dict().items()}
+        for index, values in optimizer["state"].items():
+            tensors |= {
+                f"optimizer/{index}/{name}": value for name, value in values.items() if value is not None
+            }
+        rest = {
+            "param_groups": optimizer["param_groups"],
+            "history": [record.model_dump() for record in state.history],
+            "partial": state.partial.model_dump(),
+        }
+        return cls(
+            {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()},
+            json.dumps(rest),
+            tuple(state.history),
+            state.partial.steps,
+            state.best.epoch if state.best else None,
+            state.best_weights,  # replaced, never changed
+        )
+
+
+def save_checkpoint(store: Store, snapshot: Snapshot) -> None:
+    """Write best weights where they are new, state, pointer and ``metrics.jsonl``, then remove what is superseded."""
+    epoch, step = len(snapshot.history), snapshot.step
+    former = _pointer(store)
+    best = former.best if former else None
+    if snapshot.best_epoch is not None:
+        best_key = f"checkpoints/best-{snapshot.best_epoch:04d}.safetensors"
+        if best is None or best.key != best_key:
+            best = _upload(store, best_key, snapshot.best_weights, {"epoch": str(snapshot.best_epoch)})
+    key = f"checkpoints/epoch-{epoch:04d}" + (f"-step-{step:06d}" if step else "") + ".safetensors"
+    state = _upload(store, key, snapshot.tensors, {"state": snapshot.rest})
+    pointer = CheckpointPointer(state=state, best=best, epoch=epoch, step=step)
+    store.put(POINTER_KEY, pointer.to_json())
+    save_history(store, snapshot.history)
+    kept = {POINTER_KEY, state.key, best.key if best else ""}
+    for found in list(store.list("checkpoints/")):
+        if found.key not in kept:
+            store.delete(found.key)
+
+
+def load_checkpoint(store: Store, state: TrainingState) -> bool:
+    """Bring ``state`` to the checkpoint in force; False, and nothing changed, where there is none.
+
+    Raises IntegrityError for a damaged file and TrainingError for one that does not fit the network.
+    """
+    pointer = _pointer(store)
+    if pointer is None:
+        return False
+    tensors, metadata = _download(store, pointer.state.key, pointer.state.sha256)
+    parts: dict[str, dict[str, Tensor]] = {"net": {}, "average": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        part, _, rest_of_name = name.partition("/")
+        parts[part][rest_of_name] = value
+    rest = json.loads(metadata["state"])
+    try:
+        state.net.load_state_dict(parts["net"])
+        if state.average is not None:
+            state.average.load_state_dict(parts["average"])
+        state.optimizer.load_state_dict(
+            {"state": _by_weight(parts["optimizer"]), "param_groups": rest["param_groups"]}
+        )
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"checkpoint {store.locate(pointer.state.key)} does not fit the network ({error})",
+            "a checkpoint of the same recipe",
+            "use a new run name",
+        ) from error
+    state.history[:] = [EpochRecord.model_validate(record) for record in rest["history"]]
+    state.partial = PartialEpoch.model_validate(rest["partial"])
+    if pointer.best is not None:
+        state.best_weights, _ = _download(store, pointer.best.key, pointer.best.sha256)
+    log.info("resumed from %s: %d epochs and %d steps", store.url, len(state.history), state.partial.steps)
+    return True
+
+
+def save_history(store: Store, history: tuple[EpochRecord, ...]) -> None:
+    """Write ``metrics.jsonl`` whole: one line an epoch, so a resumed run never repeats a line."""
+    store.put(METRICS_KEY, b"".join(record.canonical_json() + b"\n" for record in history))
+
+
+def load_history(store: Store) -> list[EpochRecord]:
+    """The epochs noted so far, none where the run has not finished its first."""
+    if store.stat(METRICS_KEY) is None:
+        return []
+    return [EpochRecord.model_validate_json(line) for line in store.get(METRICS_KEY).splitlines()]
+
+
+def save_weights(store: Store, state: TrainingState) -> None:
+    """Write the best weights, float32, as ``weights/best.safetensors``."""
+    best = state.best
+    assert best is not None
+    _upload(store, WEIGHTS_KEY, state.best_weights, {"epoch": str(best.epoch)})
+
+
+def load_weights(store: Store, net: nn.Module) -> None:
+    """Put a finished run's best weights into ``net``.
+
+    Raises ObjectNotFoundError where the run has not finished, TrainingError where the weights do not fit.
+    """
+    tensors, _ = _download(store, WEIGHTS_KEY, None)
+    try:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{store.locate(WEIGHTS_KEY)} does not fit the network ({error})", "weights of the same recipe"
+        ) from error
+
+
+def _pointer(store: Store) -> CheckpointPointer | None:
+    if store.stat(POINTER_KEY) is None:
+        return None
+    return CheckpointPointer.from_json(store.get(POINTER_KEY), store.locate(POINTER_KEY))
+
+
+def _by_weight(flat: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """``{"0/exp_avg": t}`` -> ``{0: {"exp_avg": t}}``, as optimisers keep it."""
+    nested: dict[int, dict[str, Tensor]] = {}
+    for name, value in flat.items():
+        index, _, slot = name.partition("/")
+        nested.setdefault(int(index), {})[slot] = value
+    return nested
+
+
+def _upload(store: Store, key: str, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> StoredTensors:
+    with tempfile.TemporaryDirectory(prefix="sentinode-") as folder:
+        path = Path(folder) / "state.safetensors"
+        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, path, metadata)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        store.upload(path, key)
+    return StoredTensors(key=key, sha256=digest)
+
+
+def _download(store: Store, key: str, sha256: str | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with tempfile.TemporaryDirectory(prefix="sentinode-") as folder:
+        path = Path(folder) / "state.safetensors"
+        store.download(key, path, sha256=sha256)
+        try:
+            with safe_open(path, framework="pt") as file:
+                names = file.keys()
+                return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
+        except SafetensorError as error:
+            raise TrainingError(
+                f"{store.locate(key)} is not a safetensors file ({error})",
+                "",
+                "train the run anew under a new name",
+            ) from error

@@ -1,0 +1,26 @@
+"""What the loop knows of the process it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from sentinode.training.metrics import EpochRecord
+from sentinode.training.validation import ValidScores
+
+
+@dataclass(frozen=True)
+class RankContext:
+    """One rank's place in the run. With ``world_size`` above 1 torch's process group is up."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    report: Callable[[EpochRecord], None] | None = None
+    """Called on every rank after each epoch."""
+    must_save: Callable[[], bool] | None = None
+    """Whether this process is about to be taken away. Called on all ranks alike, every few seconds."""
+    on_best: Callable[[ValidScores], None] | None = None
+    """Called on rank 0 with the scores of each epoch that is the best so far."""
