@@ -25,6 +25,7 @@ from sentinode.schema import Split
 from sentinode.storage import join_url, open_store
 from sentinode.storage.embedded import EmbeddedStore
 from sentinode.training.checkpoint import load_history
+from sentinode.training.config import TrainConfig
 from sentinode.training.metrics import EpochRecord, ProgressRecord
 
 
@@ -59,8 +60,8 @@ class Told:
 
 def experiment(bucket: str, name: str, **changes: object) -> Experiment:
     recipe = seed_cnn()
-    settings = {"epochs": 4, "batch_size": 16, "lr": 3e-3, **changes}
-    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=settings)})
+    settings = {**recipe.train.model_dump(), "epochs": 4, "batch_size": 16, "lr": 3e-3, **changes}
+    recipe = recipe.model_copy(update={"train": TrainConfig.model_validate(settings)})
     return Experiment.of(recipe, join_url(bucket, "data"), join_url(bucket, "runs", name))
 
 

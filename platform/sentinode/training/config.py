@@ -61,6 +61,8 @@ class TrainConfig(Frozen):
     """Update rule; sgd has Nesterov momentum 0.9."""
     lr: float = Field(default=3e-4, gt=0)
     """Learning rate at its highest."""
+    adam_beta2: float = Field(default=0.999, gt=0, lt=1)
+    """Memory of adam and adamw for squared gradients, of each step."""
     weight_decay: float = Field(default=0.0, ge=0)
     """L2 penalty (decoupled from the gradient under adamw) on matrices and filters, not on biases and norms."""
     clip_norm: float | None = Field(default=None, gt=0)

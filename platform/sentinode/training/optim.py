@@ -20,7 +20,7 @@ def build_optimizer(config: TrainConfig, net: nn.Module) -> Optimizer:
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, config.lr, momentum=0.9, nesterov=True, fused=True)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, config.lr, fused=True)
+    return kind(groups, config.lr, betas=(0.9, config.adam_beta2), fused=True)
 
 
 def use_bf16(config: TrainConfig, device: torch.device) -> bool:
