@@ -29,6 +29,18 @@ class Split(StrEnum):
     UNLABELLED = "unlabelled"
 
 
+class NodeClass(StrEnum):
+    """What a lymph node, or one lesion of it, is by the size of the metastasis (Camelyon17's slide labels)."""
+
+    NEGATIVE = "negative"
+    ITC = "itc"
+    """Isolated tumour cells: at most 0.2 mm."""
+    MICRO = "micro"
+    """More than 0.2 mm, at most 2 mm."""
+    MACRO = "macro"
+    """More than 2 mm."""
+
+
 class Encoding(StrEnum):
     """How the pixels of a sample are kept in a shard."""
 
