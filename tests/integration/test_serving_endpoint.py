@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from serving_parts import Parts, encode, make_card, random_patches
 
 from sentinode.bundle.bundle import Bundle, open_bundle
-from sentinode.bundle.card import Calibration
 from sentinode.bundle.golden import Golden
 from sentinode.errors import ConfigError, RequestError
+from sentinode.evaluation.calibrator import Calibration
 from sentinode.models.export import export_onnx
 from sentinode.models.families import SeedCnnConfig, build_model
 from sentinode.models.preprocess import Detector, Preprocess, PreprocessConfig

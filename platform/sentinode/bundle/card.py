@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from sentinode.config import Frozen, Record
+from sentinode.evaluation.calibrator import Calibration
+from sentinode.evaluation.guarantee import Guarantee
 from sentinode.schema import CLASS_NAMES, PATCH_MPP_UM_PX, PATCH_PX, RESEARCH_USE_ONLY
 
 PICKLE_SUFFIXES: Final = frozenset(
@@ -31,20 +33,8 @@ class OperatingPoint(Frozen):
     """On the validation split."""
     specificity: Probability
     """On the validation split."""
-
-
-class Calibration(Frozen):
-    """How a logit becomes a probability: ``sigmoid(a * logit + b)`` (Platt 1999); identity: a = 1, b = 0."""
-
-    kind: Literal["identity", "platt"] = "identity"
-    a: float = Field(default=1.0, gt=0.0)
-    b: float = 0.0
-
-    @model_validator(mode="after")
-    def _identity_changes_nothing(self) -> Self:
-        if self.kind == "identity" and (self.a, self.b) != (1.0, 0.0):
-            raise ValueError(f"identity calibration has a=1, b=0, not a={self.a}, b={self.b}")
-        return self
+    guarantee: Guarantee | None = None
+    """What is promised of the sensitivity on new data; None for points that aim at none."""
 
 
 class Provenance(Frozen):
@@ -92,6 +82,8 @@ class Card(Record):
     training: Provenance
     metrics: dict[str, dict[str, JsonValue]] = Field(default={})
     """Split (valid, test) to measure to value or interval."""
+    test_uses: int = Field(default=0, ge=0)
+    """How often the model had been measured on its test split when the bundle was sealed: 1 is as it should be."""
     licence: str
     """Of the weights, e.g. ``Apache-2.0, trained on CC0 data``."""
     notice: str = RESEARCH_USE_ONLY

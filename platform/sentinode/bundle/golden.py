@@ -11,8 +11,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from sentinode.bundle.card import Calibration
 from sentinode.errors import BundleError
+from sentinode.evaluation.calibrator import Calibration
 from sentinode.schema import PATCH_PX
 
 GOLDEN_TOLERANCE: Final = 1e-5
@@ -90,10 +90,7 @@ class Golden:
 
 def probabilities(logits_B: NDArray[np.float32], calibration: Calibration) -> NDArray[np.float64]:
     """Calibrated probabilities float64 [B] of logits float32 [B], without overflow."""
-    z = calibration.a * logits_B.astype(np.float64) + calibration.b
-    decay = np.exp(-np.abs(z))
-    result: NDArray[np.float64] = np.where(z >= 0, 1.0, decay) / (1.0 + decay)
-    return result
+    return calibration.probabilities(logits_B)
 
 
 def _check_array(where: str, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:

@@ -103,6 +103,7 @@ def _card(config: PromoteCommand, record: RunRecord, manifest: Manifest, report:
             chosen_by=point.chosen_by,
             sensitivity=point.valid_sensitivity,
             specificity=point.valid_specificity,
+            guarantee=point.guarantee,
         )
         for point in report.operating_points
     )
@@ -114,6 +115,8 @@ def _card(config: PromoteCommand, record: RunRecord, manifest: Manifest, report:
         preprocess=experiment.preprocess.model_dump(mode="json"),
         operating_points=points,
         default_operating_point=report.config.operating_point,
+        calibration=report.calibration,
+        test_uses=report.test_uses,
         training=Provenance(
             dataset=manifest.dataset,
             manifest_digest=record.manifest_digest,

@@ -27,7 +27,7 @@ class ReliabilityBin(Frozen):
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationSums:
     """Residuals laid out so that any reweighting of the N patches is measured by two sums."""
 
     order_N: IntArray

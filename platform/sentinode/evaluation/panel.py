@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sentinode.evaluation import metrics
-from sentinode.evaluation.calibration import Calibration
+from sentinode.evaluation.calibration import CalibrationSums
 from sentinode.evaluation.metrics import AT_THRESHOLD, Confusion, FloatArray, IntArray, RankedScores
 from sentinode.evaluation.operating_point import OperatingPoint
 from sentinode.evaluation.predictions import Predictions
@@ -36,7 +36,7 @@ class MeasurePanel:
         prevalence: float | None,
     ) -> None:
         self._ranked = RankedScores.of(labelled.labels, labelled.probabilities)
-        self._calibration = Calibration.of(labelled.labels, labelled.probabilities, bins)
+        self._calibration = CalibrationSums.of(labelled.labels, labelled.probabilities, bins)
         self._sensitivities = tuple(sensitivities)
         self._prevalence = prevalence
         self.curve = self._ranked.curve()

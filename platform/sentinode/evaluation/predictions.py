@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from sentinode.errors import EvaluationError
+from sentinode.evaluation.calibrator import Calibration, sigmoid
 from sentinode.storage.interface import Store
 
 SCHEMA_VERSION = 1
@@ -118,6 +119,10 @@ class Predictions:
         columns = {f.name: getattr(self, f.name)[rows] for f in fields(self)[:7]}
         return Predictions(**columns, model_digest=self.model_digest, manifest_digest=self.manifest_digest)
 
+    def calibrated(self, calibration: Calibration) -> Predictions:
+        """The same patches with the probabilities that ``calibration`` makes of the logits."""
+        return replace(self, probabilities=calibration.probabilities(self.logits))
+
     def labelled(self) -> Predictions:
         """Only the patches that carry a label."""
         return self.select(self.labels != UNLABELLED)
@@ -177,12 +182,6 @@ class Predictions:
     def read(cls, store: Store, key: str) -> Predictions:
         """Get and check the parquet file at ``key``. Raises StoreError and EvaluationError."""
         return cls.from_parquet(store.get(key), store.locate(key))
-
-
-def sigmoid(logits: FloatArray) -> FloatArray:
-    """The logistic function, without overflow at either end."""
-    e = np.exp(-np.abs(logits))
-    return np.asarray(np.where(logits >= 0, 1.0, e) / (1.0 + e), np.float64)
 
 
 def _check(p: Predictions) -> None:

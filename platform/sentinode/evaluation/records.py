@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from sentinode.config import Frozen, Record
 from sentinode.evaluation.calibration import ReliabilityBin
-from sentinode.evaluation.operating_point import OperatingPoint
+from sentinode.evaluation.calibrator import Calibration, CalibrationMethod
+from sentinode.evaluation.guarantee import GuaranteeKind
+from sentinode.evaluation.operating_point import Aim, OperatingPoint
 from sentinode.schema import RESEARCH_USE_ONLY
 
-IntervalMethod = Literal["bootstrap over slides", "bootstrap over patches", "exact over patches", "none"]
+IntervalMethod = Literal[
+    "bootstrap over slides",
+    "bootstrap over patches",
+    "exact over patches",
+    "DeLong over slides",
+    "DeLong over patches",
+    "none",
+]
 
 
 class EvaluationConfig(Frozen):
@@ -19,8 +29,14 @@ class EvaluationConfig(Frozen):
 
     screening_sensitivity: float = Field(default=0.99, gt=0, le=1)
     """Sensitivity that the `screening` threshold must reach on validation."""
-    target_sensitivities: tuple[float, ...] = ()
-    """Further thresholds, by sensitivity in (0, 1]; named `sensitivity-95`, `sensitivity-99_5` and so on."""
+    points: tuple[str, ...] = ()
+    """Further thresholds as name=sensitivity:0.97, name=specificity:0.9 or name=threshold:0.5."""
+    guarantee: GuaranteeKind = "expectation"
+    """How a sensitivity holds on new data (conformal risk control): in expectation, with confidence, or none."""
+    guarantee_confidence: float = Field(default=0.95, gt=0, lt=1)
+    """Of the guarantee with confidence."""
+    calibration: CalibrationMethod = "temperature"
+    """How probabilities are calibrated, on validation only."""
     operating_point: str = "screening"
     """Operating point of the headline and of verdicts: screening, balanced, or one of the further ones."""
     workload_sensitivities: tuple[float, ...] = (0.95, 0.99, 1.0)
@@ -38,19 +54,30 @@ class EvaluationConfig(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> EvaluationConfig:
-        for name in ("target_sensitivities", "workload_sensitivities"):
-            values = getattr(self, name)
-            if not all(0 < s <= 1 for s in values) or len(set(values)) != len(values):
-                raise ValueError(f"{name} must be different shares in (0, 1], found {values}")
-        if self.operating_point not in self.points:
-            raise ValueError(f"operating_point {self.operating_point!r} is none of {', '.join(self.points)}")
+        values = self.workload_sensitivities
+        if not all(0 < s <= 1 for s in values) or len(set(values)) != len(values):
+            raise ValueError(f"workload_sensitivities must be different shares in (0, 1], found {values}")
+        names = ["screening", "balanced", *(text.partition("=")[0] for text in self.points)]
+        if len(set(names)) != len(names) or not all(_NAME.fullmatch(name) for name in names):
+            raise ValueError(f"operating points need different plain names, found {', '.join(names)}")
+        for text in self.points:
+            try:
+                Aim.parse(text.partition("=")[2])
+            except (ValidationError, ValueError) as error:
+                raise ValueError(f"operating point {text!r} is not like name=sensitivity:0.97") from error
+        if self.operating_point not in names:
+            raise ValueError(f"operating_point {self.operating_point!r} is none of {', '.join(names)}")
         return self
 
     @property
-    def points(self) -> dict[str, float | None]:
-        """Name of each operating point and the sensitivity it must reach, None for `balanced`."""
-        further = {f"sensitivity-{100 * s:g}".replace(".", "_"): s for s in self.target_sensitivities}
-        return {"screening": self.screening_sensitivity, "balanced": None, **further}
+    def aims(self) -> dict[str, Aim]:
+        """What each operating point is chosen for, by name."""
+        further = {name: Aim.parse(rule) for name, _, rule in (text.partition("=") for text in self.points)}
+        screening = Aim(rule="sensitivity", value=self.screening_sensitivity)
+        return {"screening": screening, "balanced": Aim(rule="youden"), **further}
+
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 class Estimate(Frozen):
@@ -73,6 +100,47 @@ class PointResult(Frozen):
     measures: dict[str, Estimate]
 
 
+StratumKind = Literal["slide", "centre", "lesion size"]
+
+
+class Stratum(Frozen):
+    """The patches of one slide, centre or lesion size, at the operating point of the headline.
+
+    Intervals are exact, or DeLong's for AUROC; both take the patches of a stratum as independent.
+    """
+
+    kind: StratumKind
+    name: str
+    patches: int
+    positives: int
+    auroc: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
+
+
+class WorstStratum(Frozen):
+    """The stratum with the lowest figure among those with enough patches to tell."""
+
+    kind: StratumKind
+    name: str
+    measure: Literal["sensitivity", "specificity"]
+    value: float
+    patches: int
+    """Patches of the class that the measure counts."""
+
+
+class WorkloadPoint(Frozen):
+    """What is saved at one sensitivity: the shares of patches that need not be read."""
+
+    sensitivity: float
+    negatives_set_aside: float
+    """The specificity."""
+    reading_saved: float
+    """Share of all patches set aside, at the prevalence of these patches."""
+    reading_saved_at_prevalence: float | None
+    """The same at the stated prevalence."""
+
+
 class SplitResult(Frozen):
     """One split in figures."""
 
@@ -90,6 +158,12 @@ class SplitResult(Frozen):
     points: dict[str, PointResult]
     """By name of the operating point."""
     reliability: tuple[ReliabilityBin, ...]
+    workload: tuple[WorkloadPoint, ...] = ()
+    """By rising sensitivity; empty with one class only."""
+    strata: tuple[Stratum, ...] = ()
+    """By slide, centre and lesion size, as far as these are known."""
+    worst_strata: tuple[WorstStratum, ...] = ()
+    """Of each kind, by sensitivity and by specificity."""
 
 
 class EvaluationReport(Record):
@@ -99,6 +173,12 @@ class EvaluationReport(Record):
     manifest_digest: str
     config: EvaluationConfig
     operating_points: tuple[OperatingPoint, ...]
+    calibration: Calibration = Calibration()
+    """From logit to the probability that thresholds and measures use; fitted on validation."""
+    calibration_at_prevalence: Calibration | None = None
+    """The same for the stated prevalence: probabilities that hold where tumour is as rare as that."""
+    test_uses: int = Field(default=0, ge=0)
+    """How often this model has been measured on this test split, this time included; 0 without test."""
     valid: SplitResult
     test: SplitResult | None
     """None where the data set has no labelled test split."""

@@ -10,9 +10,11 @@ import numpy as np
 from sentinode.errors import EvaluationError, LeakError
 from sentinode.evaluation import cautions
 from sentinode.evaluation.calibration import reliability
+from sentinode.evaluation.calibrator import Calibration, fit
+from sentinode.evaluation.delong import delong
 from sentinode.evaluation.intervals import bootstrap, clopper_pearson, percentile_interval, units_of
-from sentinode.evaluation.metrics import Confusion, FloatArray, RankedScores
-from sentinode.evaluation.operating_point import OperatingPoint, at_sensitivity, youden
+from sentinode.evaluation.metrics import Confusion, FloatArray, IntArray, RankedScores
+from sentinode.evaluation.operating_point import OperatingPoint, choose_points
 from sentinode.evaluation.panel import MeasurePanel
 from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.records import (
@@ -23,12 +25,23 @@ from sentinode.evaluation.records import (
     PointResult,
     SplitResult,
 )
+from sentinode.evaluation.strata import strata, worst_strata
+from sentinode.evaluation.workload import workload
 
 __all__ = ["EvaluationConfig", "EvaluationReport", "evaluate"]
 
 
-def evaluate(valid: Predictions, test: Predictions | None, config: EvaluationConfig) -> EvaluationReport:
-    """Choose thresholds on ``valid``, measure both splits with intervals, and say what to be careful about.
+def evaluate(
+    valid: Predictions,
+    test: Predictions | None,
+    config: EvaluationConfig,
+    *,
+    lesion_sizes: Mapping[str, str] | None = None,
+    test_uses: int = 0,
+) -> EvaluationReport:
+    """Calibrate and choose thresholds on ``valid``, measure both splits with intervals, say what to be careful about.
+
+    ``lesion_sizes`` maps slides to size classes; ``test_uses`` counts the measurements of this test split.
 
     Unlabelled patches are left out and counted. Raises EvaluationError where validation lacks a class, where
     ``test`` holds no label, or where the two come from different models or data sets; LeakError where they
@@ -36,13 +49,15 @@ def evaluate(valid: Predictions, test: Predictions | None, config: EvaluationCon
     """
     if test is not None:
         _check_pair(valid, test)
-    curve = _ranked(valid, "validation").curve()
-    points = tuple(
-        youden(curve, name) if target is None else at_sensitivity(curve, target, name)
-        for name, target in config.points.items()
-    )
-    valid_result = _measure(valid, points, config)
-    test_result = None if test is None else _measure(test, points, config)
+    ranked = _ranked(valid, "validation")
+    calibration = calibrate(valid, config)
+    valid = valid.calibrated(calibration)
+    points = choose_points(valid.labelled(), config.aims, config.guarantee, config.guarantee_confidence)
+    valid_result = _measure(valid, points, config, lesion_sizes)
+    test_result = None
+    if test is not None:
+        test = test.calibrated(calibration)
+        test_result = _measure(test, points, config, lesion_sizes)
     verdict_point = next(p for p in points if p.name == config.operating_point)
     headline = test_result or valid_result
     return EvaluationReport(
@@ -50,6 +65,11 @@ def evaluate(valid: Predictions, test: Predictions | None, config: EvaluationCon
         manifest_digest=valid.manifest_digest,
         config=config,
         operating_points=points,
+        calibration=calibration,
+        calibration_at_prevalence=None
+        if config.prevalence is None
+        else calibration.at_prevalence(float(ranked.labels_N.mean()), config.prevalence),
+        test_uses=test_uses,
         valid=valid_result,
         test=test_result,
         summary=cautions.summary(headline, verdict_point, config.level),
@@ -57,8 +77,23 @@ def evaluate(valid: Predictions, test: Predictions | None, config: EvaluationCon
     )
 
 
+def calibrate(valid: Predictions, config: EvaluationConfig) -> Calibration:
+    """The calibration that ``config`` asks for, fitted on the labelled patches. Raises EvaluationError."""
+    labelled = valid.labelled()
+    if not 0 < int(labelled.labels.sum()) < len(labelled):
+        raise EvaluationError(
+            f"validation has {int(labelled.labels.sum())} tumour patches of {len(labelled)}",
+            "both classes",
+            "choose a larger valid fraction",
+        )
+    return fit(config.calibration, labelled.labels, labelled.logits)
+
+
 def _measure(
-    predictions: Predictions, points: tuple[OperatingPoint, ...], config: EvaluationConfig
+    predictions: Predictions,
+    points: tuple[OperatingPoint, ...],
+    config: EvaluationConfig,
+    lesion_sizes: Mapping[str, str] | None,
 ) -> SplitResult:
     split = str(predictions.splits[0]) if len(predictions) else "empty"
     _ranked(predictions, split)
@@ -75,6 +110,9 @@ def _measure(
         name: _estimate(values[i], replicates[:, i], by_slide, config.level)
         for i, name in enumerate(panel.names)
     }
+    estimates["auroc_delong"] = _delong(labelled, units if by_slide else None, config.level)
+    verdict = next(p for p in points if p.name == config.operating_point)
+    by_stratum = strata(labelled, verdict.threshold, config.level, lesion_sizes)
     return SplitResult(
         split=split,
         patches=len(labelled),
@@ -86,7 +124,20 @@ def _measure(
         measures={name: e for name, e in estimates.items() if "/" not in name},
         points={p.name: _at_point(p.name, panel, estimates, by_slide, config.level) for p in points},
         reliability=reliability(labelled.labels, labelled.probabilities, config.reliability_bins),
+        workload=workload(panel.curve, config.prevalence),
+        strata=by_stratum,
+        worst_strata=worst_strata(by_stratum),
     )
+
+
+def _delong(labelled: Predictions, units_N: IntArray | None, level: float) -> Estimate:
+    """AUROC with DeLong's interval, over slides where ``units_N`` tells them."""
+    areas = delong(labelled.labels, [labelled.probabilities], units_N)
+    value, interval = float(areas.aurocs_K[0]), areas.interval(0, level)
+    if math.isnan(value) or interval is None:
+        return Estimate(value=None if math.isnan(value) else value)
+    method: IntervalMethod = "DeLong over patches" if units_N is None else "DeLong over slides"
+    return Estimate(value=value, low=interval[0], high=interval[1], method=method)
 
 
 def _estimate(value: float, replicates_R: FloatArray, by_slide: bool, level: float) -> Estimate:

@@ -7,8 +7,9 @@ import pytest
 from pydantic import ValidationError
 from serving_parts import make_card
 
-from sentinode.bundle.card import Calibration, Card, FileRecord
+from sentinode.bundle.card import Card, FileRecord
 from sentinode.bundle.golden import probabilities
+from sentinode.evaluation.calibrator import Calibration
 
 
 def test_card_survives_its_canonical_json() -> None:

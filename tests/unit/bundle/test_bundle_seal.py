@@ -11,9 +11,9 @@ import pytest
 from serving_parts import Parts, make_card, make_parts, sealed_registry
 
 from sentinode.bundle.bundle import FILE_NAMES, open_bundle, read_card
-from sentinode.bundle.card import Calibration
 from sentinode.bundle.golden import Golden
 from sentinode.errors import BundleError
+from sentinode.evaluation.calibrator import Calibration
 from sentinode.storage import Store, open_store
 
 

@@ -11,7 +11,7 @@ from sklearn import metrics as reference
 
 from sentinode.errors import EvaluationError
 from sentinode.evaluation import metrics
-from sentinode.evaluation.calibration import Calibration, reliability
+from sentinode.evaluation.calibration import CalibrationSums, reliability
 from sentinode.evaluation.metrics import Confusion, RankedScores
 
 
@@ -122,7 +122,7 @@ def test_specificity_at_sensitivity_is_the_best_that_reaches_it(
 def test_brier_and_calibration_error_agree_with_their_definitions() -> None:
     labels, scores = draw(3, 2000, None)
     weights = np.random.default_rng(1).integers(0, 3, 2000)
-    calibration = Calibration.of(labels, scores, bins=15)
+    calibration = CalibrationSums.of(labels, scores, bins=15)
     expected = reference.brier_score_loss(labels, scores, sample_weight=weights)
     assert calibration.brier(weights) == pytest.approx(expected, abs=1e-12)
     gap = 0.0
@@ -135,7 +135,7 @@ def test_brier_and_calibration_error_agree_with_their_definitions() -> None:
 
 def test_calibration_error_of_a_worked_example() -> None:
     labels, probabilities = np.array([0, 1, 1, 1], np.int8), np.array([0.1, 0.1, 0.9, 1.0])
-    calibration = Calibration.of(labels, probabilities, bins=10)
+    calibration = CalibrationSums.of(labels, probabilities, bins=10)
     table = reliability(labels, probabilities, bins=10)
     assert [(b.patches, b.positive_share) for b in table] == [(2, 0.5), (2, 1.0)]
     assert table[-1].mean_probability == pytest.approx(0.95)

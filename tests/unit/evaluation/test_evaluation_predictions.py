@@ -14,7 +14,8 @@ import pytest
 from evaluation_parts import make_predictions
 
 from sentinode.errors import EvaluationError
-from sentinode.evaluation.predictions import Predictions, sigmoid
+from sentinode.evaluation.calibrator import sigmoid
+from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.submission import submission_csv, submission_ids
 from sentinode.storage import open_store
 

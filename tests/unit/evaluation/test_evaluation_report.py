@@ -18,25 +18,31 @@ from sentinode.evaluation.report import EvaluationConfig, EvaluationReport, eval
 from sentinode.evaluation.report_html import render_html
 from sentinode.schema import RESEARCH_USE_ONLY
 
+FURTHER = ("sensitivity-90=sensitivity:0.9", "sensitivity-98=sensitivity:0.98")
 QUICK = EvaluationConfig(resamples=200)
 VALID, TEST = make_predictions(400, "valid", 1), make_predictions(300, "test", 2)
 
 
 @pytest.fixture(scope="module")
 def report() -> EvaluationReport:
-    config = EvaluationConfig(resamples=300, target_sensitivities=(0.9, 0.995), prevalence=0.02)
+    config = EvaluationConfig(
+        resamples=300,
+        points=("sensitivity-90=sensitivity:0.9", "sensitivity-98=sensitivity:0.98"),
+        prevalence=0.02,
+    )
     return evaluate(VALID, TEST, config)
 
 
 def test_every_figure_of_test_agrees_with_scikit_learn(report: EvaluationReport) -> None:
     assert report.test is not None
+    probabilities = TEST.calibrated(report.calibration).probabilities
     auroc = report.test.measures["auroc"]
     assert auroc.value == pytest.approx(reference.roc_auc_score(TEST.labels, TEST.probabilities), abs=1e-12)
     assert report.test.measures["brier"].value == pytest.approx(
-        reference.brier_score_loss(TEST.labels, TEST.probabilities), abs=1e-12
+        reference.brier_score_loss(TEST.labels, probabilities), abs=1e-12
     )
     for point in report.operating_points:
-        flagged = TEST.probabilities >= point.threshold
+        flagged = probabilities >= point.threshold
         found = report.test.points[point.name]
         assert [[found.tn, found.fp], [found.fn, found.tp]] == reference.confusion_matrix(
             TEST.labels, flagged
@@ -67,7 +73,7 @@ def test_thresholds_come_from_validation_alone(report: EvaluationReport) -> None
         "screening",
         "balanced",
         "sensitivity-90",
-        "sensitivity-99_5",
+        "sensitivity-98",
     ]
     screening = report.operating_points[0]
     assert screening.valid_sensitivity >= 0.99
@@ -121,7 +127,7 @@ def test_warnings_say_what_limits_the_figures() -> None:
     shared = Predictions(**{**vars(few), "slides": np.array(["s"] * 800, object)})
     valid = Predictions(**{**vars(VALID), "slides": np.array(["s"] * 400, object)})
     assert warned(evaluate(valid, shared, QUICK), "1 slides lie in validation and in test") == [True]
-    constant = Predictions(**{**vars(VALID), "probabilities": np.full(400, 0.5)})
+    constant = Predictions(**{**vars(VALID), "logits": np.zeros(400)})
     assert warned(evaluate(constant, None, QUICK), "screening threshold cannot reach") == [True]
 
 
@@ -163,8 +169,8 @@ def test_evaluations_that_make_no_sense_are_refused() -> None:
     "setting",
     [
         {"operating_point": "nice"},
-        {"target_sensitivities": (0.9, 0.9)},
-        {"target_sensitivities": (1.2,)},
+        {"points": ("a=sensitivity:0.9", "a=youden")},
+        {"points": ("a=sensitivity:1.2",)},
         {"workload_sensitivities": (0.0,)},
         {"resamples": 1},
         {"level": 1.0},
