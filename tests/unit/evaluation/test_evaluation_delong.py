@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from sentinode.errors import EvaluationError
+from sentinode.evaluation.delong import delong, mid_ranks, two_sided_p
+from sentinode.evaluation.metrics import FloatArray, IntArray
+
+
+def by_definition(labels: IntArray, columns: list[FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """DeLong 1988, equations (3) to (6): every pair of a positive and a negative, O(m n)."""
+    v10, v01 = [], []
+    for scores in columns:
+        tumour, benign = scores[labels == 1], scores[labels == 0]
+        wins = (tumour[:, None] > benign) + 0.5 * (tumour[:, None] == benign)
+        v10.append(wins.mean(1))
+        v01.append(wins.mean(0))
+    covariance = np.cov(v10, ddof=1) / len(v10[0]) + np.cov(v01, ddof=1) / len(v01[0])
+    return np.array([v.mean() for v in v10]), np.atleast_2d(covariance)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([2, 6, 10**6]), st.integers(2, 40), st.integers(2, 40))
+@settings(max_examples=60, deadline=None)
+def test_fast_delong_is_the_definition(seed: int, levels: int, positives: int, negatives: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat([1, 0], [positives, negatives]))
+    columns = [np.round((rng.normal(size=len(labels)) + labels) * levels) / levels for _ in range(3)]
+    found = delong(labels, columns)
+    aurocs, covariance = by_definition(labels, columns)
+    np.testing.assert_allclose(found.aurocs_K, aurocs, atol=1e-12)
+    np.testing.assert_allclose(found.covariance_KK, covariance, atol=1e-12)
+    np.testing.assert_allclose(found.aurocs_K, [roc_auc_score(labels, c) for c in columns], atol=1e-12)
+
+
+def test_a_case_by_hand() -> None:
+    # Positives 3, 1; negatives 2, 0: placements 1, 1/2 and 1/2, 1. Variance 0.125 / 2 twice.
+    found = delong([1, 1, 0, 0], [[3.0, 1.0, 2.0, 0.0]])
+    assert found.aurocs_K[0] == 0.75
+    assert found.covariance_KK[0, 0] == pytest.approx(0.125)
+
+
+def test_patches_of_one_slide_count_as_one() -> None:
+    rng = np.random.default_rng(3)
+    labels = np.arange(60) % 2
+    scores = rng.normal(size=60) + labels
+    alone = delong(labels, [scores])
+    # Each patch four times over, its copies in one slide: as sure as before, to the order of 1 / slides.
+    units = np.tile(np.arange(60), 4)
+    copied = delong(np.tile(labels, 4), [np.tile(scores, 4)], units)
+    assert copied.aurocs_K[0] == pytest.approx(alone.aurocs_K[0])
+    assert copied.covariance_KK[0, 0] == pytest.approx(alone.covariance_KK[0, 0])
+    blind = delong(np.tile(labels, 4), [np.tile(scores, 4)])
+    assert blind.covariance_KK[0, 0] < alone.covariance_KK[0, 0] / 3
+
+
+def test_equal_models_do_not_differ() -> None:
+    labels = np.arange(30) % 2
+    scores = np.sin(np.arange(30.0)) + labels
+    assert delong(labels, [scores, 2 * scores]).difference(0, 1) == (0.0, 0.0)
+    assert math.isnan(two_sided_p(0.0, 0.0))
+    assert two_sided_p(-1.96, 1.0) == pytest.approx(2 * stats.norm.sf(1.96))
+
+
+def test_what_cannot_be_estimated_is_nan() -> None:
+    one_class = delong([1, 1], [[0.1, 0.2]])
+    assert np.isnan(one_class.aurocs_K).all()
+    assert one_class.interval(0, 0.95) is None
+    lone = delong([1, 0, 0], [[0.5, 0.4, 0.6]])
+    assert lone.aurocs_K[0] == 0.5
+    assert np.isnan(lone.covariance_KK).all()
+    assert math.isnan(lone.difference(0, 0)[1])
+    perfect = delong([1, 1, 0, 0], [[4.0, 3.0, 2.0, 1.0]])
+    assert perfect.aurocs_K[0] == 1
+    assert perfect.interval(0, 0.95) is None
+    with pytest.raises(EvaluationError, match="NaN"):
+        delong([0, 1], [[math.nan, 1.0]])
+
+
+def test_intervals_stay_within_bounds() -> None:
+    labels = np.repeat([0, 1], 10)
+    scores = np.arange(20.0)
+    scores[[9, 10]] = scores[[10, 9]]
+    interval = delong(labels, [scores]).interval(0, 0.95)
+    assert interval is not None
+    assert 0.5 < interval[0] < 0.99 < interval[1] < 1
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30))
+def test_mid_ranks_are_scipys(values: list[int]) -> None:
+    np.testing.assert_array_equal(mid_ranks(np.array(values, float)), stats.rankdata(values))
