@@ -6,7 +6,6 @@ import hashlib
 import logging
 import re
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from sentinode.data.cache import ShardCache
 from sentinode.data.columns import read_keys
 from sentinode.data.manifest import MANIFEST_NAME, Manifest
 from sentinode.data.pixels import read_pixels
+from sentinode.distributed.tracked_files import kept_files, last_epoch_told
 from sentinode.errors import SentinodeError
 from sentinode.evaluation.calibration import reliability
 from sentinode.evaluation.metrics import FloatArray, IntArray, RankedScores
@@ -32,7 +32,6 @@ from sentinode.training.validation import ValidScores
 CHART_POINTS = 500
 RELIABILITY_BINS = 15
 WORST_ERRORS = 16
-KEEP_EVERY_S = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +40,9 @@ log = logging.getLogger(__name__)
 def tracked_run(experiment: Experiment, manifest: Manifest, data: Store) -> Iterator[Tracked | None]:
     """Track the run that was begun as ``experiment``, for rank 0 only; ``data`` holds the shards of ``manifest``.
 
-    A resumed run goes on in its W&B run, and tells it once more of the epochs that were done before: W&B may not
-    have heard of the last ones. What W&B leaves on disk is kept below ``wandb/`` of the run, twice a minute and
-    at the end, in a folder for each process that took part. To send it later, copy ``wandb/`` from the store and
+    A resumed run goes on in its W&B run, and tells it of those former epochs that it has not heard of. What W&B
+    leaves on disk is kept below ``wandb/`` of the run, twice a minute and at the end, in a folder for each process
+    that took part. To send it later, copy ``wandb/`` from the store and
     say ``wandb sync wandb/offline-run-*``. Nothing is raised for want of tracking; None where there can be none.
     """
     store = open_store(experiment.run)
@@ -55,20 +54,24 @@ def tracked_run(experiment: Experiment, manifest: Manifest, data: Store) -> Iter
     with tempfile.TemporaryDirectory(prefix="sentinode-wandb-", ignore_cleanup_errors=True) as name:
         tracker = Tracker(Path(name))
         with (
-            _kept(tracker, Path(name), store),
+            kept_files(tracker, Path(name), store),
             tracker.run(experiment.name, _run_id(record), _config(record)),
         ):
-            tracked = Tracked(tracker, record, manifest, data)
+            told = last_epoch_told(tracker, store, _run_id(record))
+            tracked = Tracked(tracker, record, manifest, data, told)
             for done in history:
                 tracked.epoch(done)
             yield tracked
 
 
 class Tracked:
-    """Assembles what ``tracker`` notes of a run. No call raises."""
+    """Assembles what ``tracker`` notes of a run, of which it knows the first ``told`` epochs. No call raises."""
 
-    def __init__(self, tracker: Tracker, record: RunRecord, manifest: Manifest, data: Store) -> None:
+    def __init__(
+        self, tracker: Tracker, record: RunRecord, manifest: Manifest, data: Store, told: int = 0
+    ) -> None:
         self._tracker, self._record, self._manifest, self._data = tracker, record, manifest, data
+        self._told = told
         self._best: ValidScores | None = None
         tracker.log_input(_dataset(record, manifest, data))
 
@@ -78,11 +81,12 @@ class Tracked:
 
     def epoch(self, record: EpochRecord) -> None:
         """Note an epoch's figures and, where it is the best so far, its charts and worst errors."""
-        if not self._tracker.active:
+        scores, self._best = self._best, None
+        # A step that is sent twice stays twice in W&B's curves.
+        if not self._tracker.active or record.epoch <= self._told:
             return
         figures = record.model_dump().items()
         values: dict[str, Loggable] = {name: value for name, value in figures if value is not None}
-        scores, self._best = self._best, None
         if scores is not None:
             self._tracker.attempt("draw the charts", lambda: values.update(charts(scores)))
             self._tracker.attempt("show the worst errors", lambda: values.update(self._errors(scores)))
@@ -220,32 +224,3 @@ def _model(record: RunRecord, store: Store, best: EpochRecord) -> Artefact:
             "best": best.model_dump(),
         },
     )
-
-
-@contextmanager
-def _kept(tracker: Tracker, folder: Path, store: Store) -> Iterator[None]:
-    """Copy the tracker's files to ``store`` as they come, so that no kill costs more than a minute of them."""
-    kept: dict[str, tuple[int, int]] = {}
-
-    def keep() -> None:
-        for path in tracker.files():
-            key, stat = path.relative_to(folder).as_posix(), path.stat()
-            version = (stat.st_size, stat.st_mtime_ns)
-            if kept.get(key) != version:
-                store.put(key, path.read_bytes())
-                kept[key] = version
-
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(KEEP_EVERY_S):
-            tracker.attempt("keep its files", keep)
-
-    thread = threading.Thread(target=watch, name="wandb-keeper", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        tracker.attempt("keep its files to the end", keep)

@@ -20,7 +20,7 @@ from tracking_parts import config, history, of_kind, read_records, summary
 from training_parts import lesson, write_lesson
 
 from sentinode.data.manifest import Manifest, load_manifest
-from sentinode.distributed import tracked
+from sentinode.distributed import tracked_files
 from sentinode.distributed.tracked import CHART_POINTS, WORST_ERRORS, charts, tracked_run, worst_errors
 from sentinode.experiment import Experiment, begin_run
 from sentinode.recipes import seed_cnn
@@ -112,11 +112,29 @@ def test_curves_hold_every_figure_of_an_epoch(known: Known) -> None:
         assert record.model_dump().items() <= row.items()
 
 
-def test_a_resumed_run_goes_on_and_tells_of_all_epochs(known: Known) -> None:
+def test_a_resumed_run_goes_on_and_tells_no_epoch_twice(known: Known) -> None:
     first, second = (of_kind(records, "run")[0] for records in known.processes)
     assert first.run_id == second.run_id
     assert second.resume
-    assert [row["_step"] for row in history(known.processes[1])] == [1, 2, 3]
+    assert [row["_step"] for row in history(known.processes[1])] == [3]
+
+
+def test_epochs_that_were_lost_with_a_killed_process_are_told_again(known: Known, tmp_path: Path) -> None:
+    experiment = begin(tmp_path)
+    store, data = open_store(experiment.run), open_store(experiment.data)
+    with tracked_run(experiment, known.manifest, data) as first:
+        assert first is not None
+        first.epoch(epoch(1))
+    (kept,) = (found.key for found in store.list("wandb/") if found.key.endswith(".wandb"))
+    save_history(store, (epoch(1), epoch(2)))
+    time.sleep(1)  # W&B tells processes apart by the second
+    with tracked_run(experiment, known.manifest, data) as second:
+        assert second is not None
+        second.epoch(epoch(3))
+    folders = sorted(Path(store.url).glob("wandb/offline-run-*"))
+    assert folders[0].name in kept
+    told = [[row["_step"] for row in history(read_records(folder))] for folder in folders]
+    assert told == [[1], [2, 3]]
 
 
 def test_how_a_process_ended(known: Known) -> None:
@@ -174,7 +192,7 @@ def test_the_model_has_its_lineage(known: Known) -> None:
 def test_files_are_kept_while_the_run_goes_on(
     known: Known, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tracked, "KEEP_EVERY_S", 0.01)
+    monkeypatch.setattr(tracked_files, "KEEP_EVERY_S", 0.01)
     experiment = begin(tmp_path)
     store = open_store(experiment.run)
     with tracked_run(experiment, known.manifest, open_store(experiment.data)) as running:

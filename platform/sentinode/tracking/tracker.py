@@ -1,4 +1,4 @@
-"""Experiment tracking by Weights & Biases: the only owner of wandb.
+"""A run of Weights & Biases.
 
 Tracking never stands in the way of training: whatever goes wrong here is logged once, and training goes on.
 

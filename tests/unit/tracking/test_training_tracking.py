@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 from tracking_parts import config, history, of_kind, read_records, summary
 
-from sentinode import tracking
 from sentinode.tracking import Artefact, Chart, ConfusionMatrix, Picture, Tracker, tracking_mode
 
 SECRETS = {"WANDB_API_KEY": "local-" + "5ec0e7" * 7, "AWS_SECRET_ACCESS_KEY": "not-to-be-told"}
@@ -37,7 +36,8 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
     warnings: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
-    tracking.log.addHandler(handler)
+    log = logging.getLogger(Tracker.__module__)
+    log.addHandler(handler)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("WANDB_MODE", "offline")
         environment.setenv("HOME", str(home))
@@ -68,7 +68,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
             tracker.log_output(Artefact("pcam-net", "model", str(weights), "b" * 64, {"data": "pcam"}))
         assert dict(os.environ) == before
         files = {path.relative_to(folder / "wandb").as_posix(): path.read_bytes() for path in tracker.files()}
-    tracking.log.removeHandler(handler)
+    log.removeHandler(handler)
     (kept,) = (folder / "wandb").glob("offline-run-*-id1")
     return Offline(read_records(kept), files, list(home.rglob("*")), warnings)
 
@@ -195,7 +195,7 @@ def test_a_server_out_of_reach_means_an_offline_run(
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", SECRETS["WANDB_API_KEY"])
         monkeypatch.setenv("WANDB_MODE", "online")
-        monkeypatch.setattr(tracking, "INIT_TIMEOUT_S", 0.2)
+        monkeypatch.setattr("sentinode.tracking.tracker.INIT_TIMEOUT_S", 0.2)
         tracker = Tracker(tmp_path)
         with tracker.run("run", "id2", {}):
             tracker.log({"loss": 1.0}, 1)
