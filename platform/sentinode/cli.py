@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "audit": "what stands on both sides of a split: duplicates, slides, patients",
     "train": "a manifest -> a trained detector (Ray Train DDP)",
     "evaluate": "a trained run -> predictions and a report",
+    "compare": "two runs or files of predictions -> paired differences",
     "promote": "an evaluated run -> a sealed bundle, and an alias moved to it",
     "serve": "a bundle -> an HTTP endpoint (Ray Serve)",
     "demo": "the whole way on one machine",
@@ -56,6 +57,8 @@ def run_step(name: str, arguments: Sequence[str]) -> int:
     A user's mistake prints what was found, expected and to be done; never a traceback (``SENTINODE_DEBUG=1`` shows it).
     """
     configure_logging()
+    # What is wrong with a flag is told in a line, without the address of pydantic's manual.
+    os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
     try:
         if name not in COMMANDS:
             raise ConfigError(

@@ -6,22 +6,27 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import model_validator
+
+from sentinode.commands.predictions_input import read_lesion_sizes, read_predictions
 from sentinode.config import Frozen
 from sentinode.data.manifest import Manifest, load_manifest
 from sentinode.data.pixels import read_pixels
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.inference import predict
+from sentinode.errors import ConfigError
 from sentinode.evaluation.gallery import gallery_patches, worst_errors
 from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.records import EvaluationConfig, EvaluationReport, SplitResult
 from sentinode.evaluation.report import evaluate
 from sentinode.evaluation.report_html import render_html
+from sentinode.evaluation.split_use import check_test_use, keep_test_use
 from sentinode.evaluation.submission import submission_csv
 from sentinode.experiment import RunRecord, load_detector
 from sentinode.logs import ProgressCallback, progress_bars
 from sentinode.models.preprocess import Detector
 from sentinode.schema import Split
-from sentinode.storage import Store, StoreUrl, open_store
+from sentinode.storage import Store, StoreUrl, open_parent, open_store
 from sentinode.training.checkpoint import load_history
 
 log = logging.getLogger(__name__)
@@ -33,14 +38,30 @@ SUBMISSION = "submission.csv"
 class EvaluateCommand(Frozen):
     """Predict all but the train split of a run's data set, choose thresholds on valid, and measure test at them."""
 
-    run: StoreUrl
+    run: StoreUrl | None = None
     """URL of a finished run."""
+    predictions: StoreUrl | None = None
+    """In place of a run: a file of predictions, .parquet or .csv (id,probability or id,label as for Kaggle)."""
+    reference: StoreUrl | None = None
+    """Labels for a CSV file without its own: a table id,label, or the URL of a data set."""
+    lesion_sizes: StoreUrl | None = None
+    """Size of the largest lesion by slide, for strata: a table slide,size, or Camelyon16's reference.csv."""
+    out: StoreUrl | None = None
+    """Folder of the report; by default the run's, or that of the file of predictions."""
+    again: bool = False
+    """Measure a test split that this model was measured on before. The card counts it."""
     data: StoreUrl | None = None
     """URL of the data set; by default the one that the run was trained on, which it must be."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Operating points and intervals."""
     ray_address: str | None = None
     """Cluster to join; by default RAY_ADDRESS, else a local Ray is started."""
+
+    @model_validator(mode="after")
+    def _one_input(self) -> EvaluateCommand:
+        if (self.run is None) == (self.predictions is None):
+            raise ValueError("give either run or predictions")
+        return self
 
 
 @dataclass(frozen=True)
@@ -60,6 +81,12 @@ FLAGS = EvaluateCommand
 
 def run(config: EvaluateCommand) -> int:
     """Evaluate, keep everything with the run, and say the headline."""
+    if config.predictions is not None:
+        report, where = evaluate_file(config, config.predictions)
+        for line in describe(report):
+            log.info("%s", line)
+        log.info("report: %s", where)
+        return 0
     with ray_session(config.ray_address), progress_bars() as progress:
         found = evaluate_run(config, progress)
         keep_report(found)
@@ -69,8 +96,32 @@ def run(config: EvaluateCommand) -> int:
     return 0
 
 
+def evaluate_file(config: EvaluateCommand, url: str) -> tuple[EvaluationReport, str]:
+    """Measure a file of predictions and keep ``report.json``; returns the report and its URL.
+
+    A file with a validation split and one other split is evaluated as a run is; else thresholds come from the
+    patches that are measured, and the report warns of it. Raises EvaluationError, ConfigError.
+    """
+    found = read_predictions(url, config.reference)
+    store = open_parent(url)[0] if config.out is None else open_store(config.out)
+    names = sorted(set(found.splits.tolist()) - {Split.TRAIN.value, Split.UNLABELLED.value})
+    if len(names) > 2 or (len(names) == 2 and Split.VALID.value not in names):
+        raise ConfigError(f"{url} holds the splits {', '.join(names)}", "valid and one other, or one split")
+    parts = {name: found.select(found.splits == name) for name in names}
+    if len(parts) == 2:
+        valid = parts.pop(Split.VALID.value)
+        report = _measured(config, store, valid, parts.popitem()[1])
+    elif parts:
+        report = _measured(config, store, parts.popitem()[1], None)
+    else:
+        raise ConfigError(f"{url} holds no split to measure", "validation or test patches")
+    return report, store.locate(REPORT_JSON)
+
+
 def evaluate_run(config: EvaluateCommand, progress: ProgressCallback) -> Evaluated:
     """Predict, measure, and keep predictions, ``report.json`` and ``submission.csv`` with the run."""
+    if config.run is None:
+        raise ConfigError("no run was given", "--run URL")
     record, detector = load_detector(config.run)
     manifest, data = load_manifest(config.data or record.experiment.data)
     record.check_data(manifest)
@@ -83,12 +134,30 @@ def evaluate_run(config: EvaluateCommand, progress: ProgressCallback) -> Evaluat
     for split, columns in predictions.items():
         columns.write(store, f"predictions/{split.value}.parquet")
     progress("measure", 0, 1)
-    report = evaluate(predictions[Split.VALID], predictions.get(Split.TEST), config.evaluation)
+    report = _measured(config, store, predictions[Split.VALID], predictions.get(Split.TEST))
     progress("measure", 1, 1)
-    store.put(REPORT_JSON, report.to_json())
     if Split.UNLABELLED in predictions:
         store.put(SUBMISSION, submission_csv(predictions[Split.UNLABELLED]).encode())
-    return Evaluated(report, predictions, record, manifest, store, data)
+    shown = {split: columns.calibrated(report.calibration) for split, columns in predictions.items()}
+    return Evaluated(report, shown, record, manifest, store, data)
+
+
+def _measured(
+    config: EvaluateCommand, store: Store, valid: Predictions, test: Predictions | None
+) -> EvaluationReport:
+    """Measure, count the use of the test split, and only then keep ``report.json``."""
+    uses = None if test is None else check_test_use(store, test, config.again)
+    report = evaluate(
+        valid,
+        test,
+        config.evaluation,
+        lesion_sizes=None if config.lesion_sizes is None else read_lesion_sizes(config.lesion_sizes),
+        test_uses=0 if uses is None or test is None else uses.of(test),
+    )
+    if uses is not None:
+        keep_test_use(store, uses)
+    store.put(REPORT_JSON, report.to_json())
+    return report
 
 
 def keep_report(found: Evaluated, steps: Sequence[Mapping[str, str]] = ()) -> str:

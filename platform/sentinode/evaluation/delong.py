@@ -40,7 +40,7 @@ class CorrelatedAurocs:
         if not (0 < auroc < 1 and variance > 0):
             return None
         centre = math.log(auroc / (1 - auroc))
-        reach = _NORMAL.inv_cdf((1 + level) / 2) * math.sqrt(variance) / (auroc * (1 - auroc))
+        reach = normal_reach(level) * math.sqrt(variance) / (auroc * (1 - auroc))
         low, high = (1 / (1 + math.exp(-z)) for z in (centre - reach, centre + reach))
         return low, high
 
@@ -84,6 +84,11 @@ def delong(
     covariance = tumour @ tumour.T * (with_tumour / (with_tumour - 1) / m**2)
     covariance += benign @ benign.T * (with_benign / (with_benign - 1) / n**2) + cross + cross.T
     return CorrelatedAurocs(aurocs, covariance)
+
+
+def normal_reach(level: float) -> float:
+    """Standard errors to either side of a normal interval, 1.96 for 95 %."""
+    return _NORMAL.inv_cdf((1 + level) / 2)
 
 
 def two_sided_p(difference: float, error: float) -> float:
