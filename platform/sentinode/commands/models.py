@@ -79,13 +79,13 @@ def table(summaries: list[ModelSummary]) -> Table:
     shown.add_column("network", overflow="fold", min_width=16)
     shown.add_column("family", no_wrap=True)
     for column in ("parameters", "MMACs", "input", "field", "dense"):
-        shown.add_column(column, justify="right")
+        shown.add_column(column, justify="right", no_wrap=True)
     for summary in summaries:
         frozen = summary.parameters - summary.trained_parameters
         shown.add_row(
             summary.name,
             summary.family,
-            f"{summary.parameters:,}" + (f" ({summary.trained_parameters:,} trained)" if frozen else ""),
+            f"{summary.parameters:,}" + (f"\n{summary.trained_parameters:,} trained" if frozen else ""),
             f"{summary.macs_per_patch / 1e6:,.1f}",
             str(summary.input_px),
             str(summary.receptive_field_px),
