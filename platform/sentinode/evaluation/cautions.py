@@ -79,6 +79,7 @@ def warnings(
         for p in points
         if not p.reachable
     ]
+    out += [f"{p.name}: {p.guarantee.words}" for p in points if p.guarantee and p.guarantee.kind == "none"]
     for p in (valid, test):
         missing = 0 if p is None else len(p) - len(p.labelled())
         if p is not None and missing:

@@ -117,7 +117,8 @@ def test_warnings_say_what_limits_the_figures() -> None:
     known = evaluate(
         make_predictions(800, "valid", 1, slides=40), make_predictions(800, "test", 2, slides=40), QUICK
     )
-    assert known.warnings == ()
+    assert len(known.warnings) == 1
+    assert warned(known, "at least 99 are needed") == [True]
     few = make_predictions(800, "test", 2, slides=5)
     assert warned(evaluate(VALID, few, QUICK), "Only 5 slides") == [True]
     slides = few.slides.copy()

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sentinode.cli import run_step
+from sentinode.commands import compare as compare_step
+from sentinode.commands import evaluate as evaluate_step
+from sentinode.commands.compare import CompareCommand
+from sentinode.commands.evaluate import EvaluateCommand, evaluate_file
+from sentinode.commands.predictions_input import read_lesion_sizes, read_predictions
+from sentinode.errors import ConfigError, EvaluationError
+from sentinode.evaluation.comparison import ComparisonConfig, ComparisonReport
+from sentinode.evaluation.predictions import Predictions
+from sentinode.evaluation.records import EvaluationConfig, EvaluationReport
+from sentinode.evaluation.split_use import TEST_USE_KEY
+from sentinode.storage import open_store
+
+QUICK = EvaluationConfig(resamples=100, prevalence=0.05)
+
+
+def table(
+    folder: Path, name: str = "mine.csv", splits: tuple[str, ...] = ("valid", "test"), noise: int = 0
+) -> str:
+    rng = np.random.default_rng(3)
+    lines = ["id,probability,label,slide,centre,split"]
+    for split in splits:
+        for i in range(240):
+            p = 1 / (1 + np.exp(-rng.normal() - 2 * (i % 2) + 1 - noise * ((i * 7) % 5 - 2)))
+            lines.append(f"{split}{i},{p},{i % 2},{split}_{i % 24},c{i % 2},{split}")
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def test_a_file_of_another_system_gets_the_whole_report(tmp_path: Path) -> None:
+    sizes = tmp_path / "sizes.csv"
+    sizes.write_text("test_1,Tumor,IDC,Macro\ntest_3,Tumor,IDC,Micro\ntest_2,Normal,None,None\n")
+    config = EvaluateCommand(predictions=table(tmp_path), evaluation=QUICK, lesion_sizes=str(sizes))
+    report, where = evaluate_file(config, config.predictions or "")
+    kept = EvaluationReport.from_json(Path(where.removeprefix("file://")).read_bytes(), where)
+    assert kept == report
+    assert report.test is not None
+    assert report.calibration.kind == "temperature"
+    assert report.calibration_at_prevalence is not None
+    assert report.test_uses == 1
+    assert {s.kind for s in report.test.strata} == {"slide", "centre", "lesion size"}
+    assert report.test.workload
+    assert report.test.measures["auroc_delong"].method == "DeLong over slides"
+    promise = report.operating_points[0].guarantee
+    assert promise is not None
+    assert (promise.kind, promise.unit, promise.units) == ("none", "slide", 12)
+    assert any("No guarantee" in warning for warning in report.warnings)
+
+
+def test_test_is_measured_once(tmp_path: Path) -> None:
+    config = EvaluateCommand(predictions=table(tmp_path), evaluation=QUICK)
+    assert evaluate_step.run(config) == 0
+    with pytest.raises(ConfigError, match="--again"):
+        evaluate_step.run(config)
+    report, _ = evaluate_file(config.model_copy(update={"again": True}), config.predictions or "")
+    assert report.test_uses == 2
+    assert open_store(str(tmp_path)).stat(TEST_USE_KEY) is not None
+
+
+def test_one_split_alone_warns_that_it_chose_the_thresholds(tmp_path: Path) -> None:
+    config = EvaluateCommand(predictions=table(tmp_path, splits=("valid",)), evaluation=QUICK)
+    report, _ = evaluate_file(config, config.predictions or "")
+    assert report.test is None
+    assert "They flatter the model" in report.warnings[0]
+
+
+def test_a_submission_meets_a_reference_table(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("id,label\n" + "".join(f"i{i},{i % 2}\n" for i in range(60)))
+    scores = "".join(f"i{i},{(i * 13 % 31 + 9 * (i % 2)) / 40}\n" for i in range(60))
+    (tmp_path / "submission.csv").write_text("id,label\n" + scores)
+    command = EvaluateCommand(
+        predictions=str(tmp_path / "submission.csv"),
+        reference=str(tmp_path / "r.csv"),
+        out=str(tmp_path / "out"),
+        evaluation=QUICK,
+    )
+    assert evaluate_step.run(command) == 0
+    assert (tmp_path / "out" / "report.json").exists()
+
+
+def test_wrong_inputs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        run_step("evaluate", [])
+    three = table(tmp_path, splits=("valid", "test", "other"))
+    with pytest.raises(ConfigError, match="the splits other, test, valid"):
+        evaluate_file(EvaluateCommand(predictions=three), three)
+    only = table(tmp_path, "train.csv", splits=("train",))
+    with pytest.raises(ConfigError, match="no split to measure"):
+        evaluate_file(EvaluateCommand(predictions=only), only)
+    (tmp_path / "sizes.csv").write_text("a,b,c\n")
+    with pytest.raises(EvaluationError, match="lesion sizes"):
+        read_lesion_sizes(str(tmp_path / "sizes.csv"))
+
+
+def test_two_files_are_compared(tmp_path: Path) -> None:
+    a, b = table(tmp_path, "a.csv"), table(tmp_path, "b.csv", noise=1)
+    out = tmp_path / "comparison.json"
+    config = CompareCommand(a=a, b=b, comparison=ComparisonConfig(resamples=100), out=str(out))
+    assert compare_step.run(config) == 0
+    report = ComparisonReport.from_json(out.read_bytes(), str(out))
+    assert report.patches == 240
+    assert (report.differences["auroc"].difference or 0) > 0
+    lines = compare_step.describe(report)
+    assert any(line.startswith("auroc_delong:") and "DeLong over slides" in line for line in lines)
+
+
+def test_runs_are_compared_at_their_own_thresholds(tmp_path: Path) -> None:
+    thresholds = []
+    for name, noise in (("a", 0), ("b", 1)):
+        folder = tmp_path / name
+        folder.mkdir()
+        url = table(folder, noise=noise)
+        report, _ = evaluate_file(EvaluateCommand(predictions=url, evaluation=QUICK), url)
+        predictions: Predictions = read_predictions(url)
+        store = open_store(str(folder))
+        predictions.select(predictions.splits == "test").write(store, "predictions/test.parquet")
+        thresholds.append(report.verdict_point.threshold)
+    out = tmp_path / "comparison.json"
+    config = CompareCommand(
+        a=str(tmp_path / "a"), b=str(tmp_path / "b"), comparison=ComparisonConfig(resamples=100), out=str(out)
+    )
+    assert compare_step.run(config) == 0
+    found = ComparisonReport.from_json(out.read_bytes(), str(out)).mcnemar
+    assert [found.threshold_a, found.threshold_b] == thresholds
