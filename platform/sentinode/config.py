@@ -15,8 +15,20 @@ class Frozen(BaseModel):
     """Immutable and closed: an unknown field is an error, so one model is the truth for flags, files and HTTP."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
     )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        # Docstrings are broken into lines for the source; the help of a flag is broken anew for the terminal.
+        for field in cls.model_fields.values():
+            if field.description:
+                field.description = " ".join(field.description.replace("``", "").split())
 
     def canonical_json(self) -> bytes:
         """The one JSON text of this value (sorted keys, no white space, UTF-8), fit for digests."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Literal, Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
@@ -28,6 +28,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 LogFormat = Literal["rich", "plain", "json"]
 PROGRESS_LINE_EVERY_S = 10.0
@@ -37,7 +38,7 @@ log = logging.getLogger("sentinode")
 class ProgressCallback(Protocol):
     """Told of work done: ``progress("scan", 120, 2520)``; called from one thread. ``note``: the latest figures."""
 
-    def __call__(self, step: str, done: int, total: int, note: str = "") -> None: ...
+    def __call__(self, step: str, done: float, total: int, note: str = "") -> None: ...
 
 
 def no_progress(step: str, done: int, total: int, note: str = "") -> None:
@@ -92,24 +93,40 @@ def progress_bars() -> Iterator[ProgressCallback]:
     if log_format() != "rich":
         yield _line_progress()
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:<24}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
     bars: dict[str, TaskID] = {}
-    with Progress(*columns, console=_terminal()) as display:
+    with _Display(console=_terminal()) as display:
 
-        def draw(step: str, done: int, total: int, note: str = "") -> None:
+        def draw(step: str, done: float, total: int, note: str = "") -> None:
             if step not in bars:
-                bars[step] = display.add_task(step, total=total, note=note)
-            display.update(bars[step], completed=done, total=total, note=note)
+                bars[step] = display.add_task(step, total=total, note="")
+            display.update(bars[step], completed=done, total=total)
+            if note:
+                display.update(bars[step], note=note)
 
         yield draw
+
+
+class _Display(Progress):
+    """A bar for each step, and below them the latest note of each that goes on: beside the bar, a terminal of 80
+    columns would have no room for it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(
+            SpinnerColumn(),
+            TextColumn("{task.description:<16}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if task.fields["note"] and not task.finished:
+                yield Text(f"  {task.fields['note']}", no_wrap=True, overflow="ellipsis")
 
 
 @cache
@@ -119,16 +136,28 @@ def _terminal() -> Console:
 
 
 def _line_progress() -> ProgressCallback:
-    last: dict[str, float] = {}
-    started: dict[str, float] = {}
+    told: dict[str, float] = {}
+    began: dict[str, tuple[float, float]] = {}
+    """When the first work was seen done, and how much: what was done before tells nothing of the speed."""
 
-    def tell(step: str, done: int, total: int, note: str = "") -> None:
+    def tell(step: str, done: float, total: int, note: str = "") -> None:
         now = time.monotonic()
-        begin = started.setdefault(step, now)
-        if done < total and now - last.get(step, begin) < PROGRESS_LINE_EVERY_S:
+        last = told.setdefault(step, now)
+        since, former = began.setdefault(step, (now, done)) if done else (now, done)
+        if done < total and now - last < PROGRESS_LINE_EVERY_S:
             return
-        last[step] = now
-        eta = f", about {(now - begin) / done * (total - done):.0f} s to go" if 0 < done < total else ""
-        log.info("%s: %d of %d%s%s", step, done, total, eta, f"; {note}" if note else "")
+        told[step] = now
+        left = ""
+        if former < done < total:
+            left = f", about {duration((now - since) / (done - former) * (total - done))} to go"
+        log.info("%s: %d of %d%s%s", step, done, total, left, f"; {note}" if note else "")
 
     return tell
+
+
+def duration(seconds: float) -> str:
+    """``seconds`` in the unit in which a person would say it."""
+    for unit, length_s in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length_s:
+            return f"{seconds / length_s:.{int(unit == 'h')}f} {unit}"
+    return f"{seconds:.0f} s"

@@ -6,17 +6,23 @@ import argparse
 import logging
 from collections.abc import Sequence
 
+from pydantic import Field
+
 from sentinode.data.audit import refuse_leaks
 from sentinode.data.manifest import load_manifest
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.trainer import ScalingSettings, TrainResult, train
 from sentinode.experiment import Experiment
 from sentinode.logs import ProgressCallback, progress_bars
-from sentinode.recipes import recipe
+from sentinode.recipes import RECIPES, recipe
 from sentinode.storage import StoreUrl
 from sentinode.training.config import Recipe
 from sentinode.training.metrics import EpochRecord, ProgressRecord
 
+RECIPE_HELP = (
+    f"What to train: {', '.join(RECIPES)}. Its settings are the defaults of the flags below, and its network decides "
+    "which --model flags there are: --recipe NAME --help shows them."
+)
 SLOW_RATIO = 1.3
 """From here on a rank is said to fall behind."""
 
@@ -30,8 +36,7 @@ class TrainCommand(Recipe):
     """URL of the data set's manifest, or of the folder that holds it."""
     run: StoreUrl
     """Where the run is kept: s3://bucket/prefix or a folder."""
-    recipe: str = "seed-cnn"
-    """Named recipe whose settings are the defaults of all others."""
+    recipe: str = Field(default="seed-cnn", description=RECIPE_HELP)
     scaling: ScalingSettings = ScalingSettings()
     """Processes and what they run on."""
     allow_leaks: bool = False
@@ -50,7 +55,7 @@ FLAGS = TrainCommand
 
 def defaults(arguments: Sequence[str]) -> tuple[TrainCommand, list[str]]:
     """The chosen recipe's settings as defaults of the other flags."""
-    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser = argparse.ArgumentParser("sentinode train", add_help=False, allow_abbrev=False)
     chooser.add_argument("--recipe", default="seed-cnn")
     name = chooser.parse_known_args(list(arguments))[0].recipe
     base = recipe(name)
@@ -77,13 +82,12 @@ def run(config: TrainCommand) -> int:
 
 
 class TrainingTold:
-    """Tells of a run: one bar over all steps with the latest figures beside it, one line of figures an epoch."""
+    """Tells of a run: one bar over all epochs with the latest figures below it, one line of figures an epoch."""
 
     def __init__(self, epochs: int, progress: ProgressCallback) -> None:
         self._epochs = epochs
         self._progress = progress
-        self._steps = 1
-        progress("train", 0, epochs)
+        progress("train", 0, epochs, "starting the workers")
 
     def epoch(self, record: EpochRecord) -> None:
         log.info(
@@ -101,17 +105,16 @@ class TrainingTold:
                 record.slowest_rank,
                 record.slowest_ratio,
             )
-        self._progress("train", record.epoch * self._steps, self._epochs * self._steps)
+        self._progress("train", record.epoch, self._epochs)
 
     def progress(self, record: ProgressRecord) -> None:
-        self._steps = record.steps
         auroc = "" if record.valid_auroc is None else f", AUROC {record.valid_auroc:.3f}"
         self._progress(
             "train",
-            (record.epoch - 1) * record.steps + record.step,
-            self._epochs * record.steps,
-            f"epoch {record.epoch}, loss {record.loss:.3f}{auroc}, {record.patches_per_s:.0f} patches/s, "
-            f"waiting {record.wait_fraction:.0%}, {record.world_size} workers",
+            record.epoch - 1 + record.step / record.steps,
+            self._epochs,
+            f"step {record.step} of {record.steps}, loss {record.loss:.3f}{auroc}, "
+            f"{record.patches_per_s:.0f} patches/s, waiting {record.wait_fraction:.0%}, {record.world_size} workers",
         )
 
 

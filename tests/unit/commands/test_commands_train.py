@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from training_parts import write_lesson
 
 from sentinode import cli
+from sentinode.commands.train import TrainingTold
 from sentinode.data.manifest import MANIFEST_NAME, Manifest
+from sentinode.logs import configure_logging
 from sentinode.schema import Split
 from sentinode.storage import open_store
+from sentinode.training.metrics import EpochRecord, ProgressRecord
 
 
 def leaking(url: str) -> None:
@@ -44,3 +48,42 @@ def test_the_audit_names_the_leak(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_clean_data_set_passes_the_audit(tmp_path: Path) -> None:
     write_lesson(str(tmp_path / "data"))
     assert cli.run_step("audit", [str(tmp_path / "data"), "--no-near-duplicates"]) == 0
+
+
+def test_progress_counts_epochs_and_their_parts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SENTINODE_LOG", "plain")
+    configure_logging()
+    told: list[tuple[float, int, str]] = []
+    onlooker = TrainingTold(4, lambda step, done, total, note="": told.append((done, total, note)))
+    values = {"epoch": 2, "valid_auroc": 0.75, "patches_per_s": 900.0, "wait_fraction": 0.03, "world_size": 2}
+    onlooker.progress(
+        ProgressRecord.model_validate(values | {"step": 9, "steps": 18, "epochs": 4, "loss": 0.5})
+    )
+    fields = dict.fromkeys(EpochRecord.model_fields, 0)
+    onlooker.epoch(EpochRecord.model_validate(fields | values | {"slowest_rank": 1, "slowest_ratio": 1.5}))
+    assert [(done, total) for done, total, _ in told] == [(0, 4), (1.5, 4), (2, 4)]
+    for figure in ("step 9 of 18", "loss 0.500", "AUROC 0.750", "900 patches/s", "waiting 3%", "2 workers"):
+        assert figure in told[1][2]
+    figures, slow = capsys.readouterr().err.splitlines()
+    assert "epoch 2 of 4" in figures
+    assert "rank 1 falls behind" in slow
+
+
+def test_a_wrong_value_is_told_plainly(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.run_step("train", ["--data", "d", "--run", "r", "--train.batch-size", "0"])
+    shown = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "batch_size" in shown
+    assert "greater than or equal to 1" in shown
+
+
+@pytest.mark.parametrize("recipe", ["valid-cnn-small", "p4m-densenet"])
+def test_the_recipe_decides_the_flags_of_the_network(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--recipe", recipe, "--data", "d", "--run", "r", "--model.dropout", "0.2", "--dry-run"]
+    assert cli.run_step("train", arguments) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["model"]["family"] == recipe.removesuffix("-small")
+    assert shown["model"]["dropout"] == 0.2
