@@ -35,7 +35,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "kubernetes": ("rollout",),
     "timm": ("models",), "huggingface_hub": ("models",),
     "h5py": ("data",), "webdataset": ("data",),
-    "shapely": ("slides",),
+    "shapely": ("slides",), "openslide": ("slides",), "tiffslide": ("slides",),
     "matplotlib": ("evaluation",), "jinja2": ("evaluation",),
     "onnxruntime": ("bundle", "serving"),
     "starlette": ("serving",), "prometheus_client": ("serving",),

@@ -1,0 +1,81 @@
+"""Slides by OpenSlide (libopenslide, LGPL-2.1, linked dynamically): local files of every scanner it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sentinode.errors import MissingDependencyError, SourceError
+
+CACHE_BYTES: Final = 64 << 20
+"""Decoded tiles that OpenSlide keeps for each slide."""
+
+
+class OpenSlidePixels:
+    """The pixels of one local slide. Thread-safe, as OpenSlide is."""
+
+    name = "openslide"
+
+    def __init__(self, path: Path) -> None:
+        """Raises SourceError where OpenSlide cannot open ``path``."""
+        openslide = _library()
+        try:
+            self._slide = openslide.OpenSlide(str(path))
+            self._slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
+            self.level_dimensions: tuple[tuple[int, int], ...] = self._slide.level_dimensions
+            self.downsamples: tuple[float, ...] = self._slide.level_downsamples
+            self.properties: Mapping[str, str] = dict(self._slide.properties)
+        except openslide.OpenSlideError as error:
+            raise SourceError(
+                f"{path} cannot be opened by OpenSlide ({error})", "a whole slide", "copy the slide again"
+            ) from error
+        self._error = openslide.OpenSlideError
+        self._path = path
+
+    @property
+    def mpp_um_px(self) -> tuple[str | None, str | None]:
+        """As the slide's metadata have it, x and y."""
+        return self.properties.get("openslide.mpp-x"), self.properties.get("openslide.mpp-y")
+
+    def read(self, x0: int, y0: int, level: int, width: int, height: int) -> NDArray[np.uint8]:
+        """uint8 [height, width, 3]; x0 and y0 at level 0; white where nothing was scanned."""
+        try:
+            image = self._slide.read_region((x0, y0), level, (width, height))
+        except self._error as error:
+            raise SourceError(
+                f"{self._path} cannot be read at ({x0}, {y0}), level {level} ({error})",
+                "a whole slide",
+                "copy the slide again: it may be truncated or damaged",
+            ) from error
+        if image.getextrema()[3] != (255, 255):
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return np.ascontiguousarray(np.asarray(image)[:, :, :3])
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._slide.close()
+
+
+def knows(path: Path) -> bool:
+    """Whether OpenSlide is installed and recognises the format of ``path``."""
+    try:
+        return _library().OpenSlide.detect_format(str(path)) is not None
+    except MissingDependencyError:
+        return False
+
+
+def _library() -> Any:
+    try:
+        import openslide
+    except (ImportError, OSError) as error:
+        raise MissingDependencyError(
+            f"OpenSlide cannot be loaded ({error})",
+            "openslide-python with openslide-bin",
+            "pip install 'sentinode[slides]', or read the slide by tiffslide",
+        ) from error
+    return openslide
