@@ -14,9 +14,10 @@ from pydantic import Field
 
 from sentinode.config import Frozen, Record
 from sentinode.errors import EvaluationError
+from sentinode.evaluation.calibrator import sigmoid
 from sentinode.evaluation.heat_map import CLUSTER_FEATURES, FEATURES, TOP_K, HeatMap, features_of, top_mean
 from sentinode.evaluation.metrics import FloatArray
-from sentinode.evaluation.predictions import Predictions, sigmoid
+from sentinode.evaluation.predictions import Predictions
 from sentinode.schema import Split
 
 
