@@ -19,7 +19,9 @@ def turn(images: Tensor, code: int) -> Tensor:
     """``images`` [..., H, W] under symmetry ``code``."""
     if code & 4:
         images = images.transpose(-2, -1)
-    return images.flip([axis for bit, axis in ((2, -2), (1, -1)) if code & bit])
+    axes = [axis for bit, axis in ((2, -2), (1, -1)) if code & bit]
+    # Without axes, flip becomes an ONNX node that no runtime loads.
+    return images.flip(axes) if axes else images
 
 
 def turn_maps(maps: Tensor, code: int) -> Tensor:

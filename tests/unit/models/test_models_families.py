@@ -93,12 +93,15 @@ def test_equivariance_shares_weights() -> None:
 
 
 @pytest.mark.parametrize("config", [c for c in OWN if not isinstance(c, SeedCnnConfig)], ids=label)
-def test_one_pass_over_a_tile_equals_scoring_patch_by_patch(config: ModelConfig) -> None:
+@pytest.mark.parametrize(("rows", "columns"), [(3, 2), (1, 4)])
+def test_one_pass_over_a_tile_equals_scoring_patch_by_patch(
+    config: ModelConfig, rows: int, columns: int
+) -> None:
     px = input_px(config)
     net = build_model(config)
     assert isinstance(net, WindowNet)
     settle(net, torch.randn(4, 3, px, px))
-    step, rows, columns = net.stride_px, 3, 2
+    step = net.stride_px
     tile = torch.randn(1, 3, px + (rows - 1) * step, px + (columns - 1) * step + step // 2)
     patches = torch.cat(
         [
@@ -143,11 +146,15 @@ def test_shapes_that_do_not_fit_are_refused(values: dict[str, Any], reason: str)
         ValidCnnConfig.model_validate(values)
 
 
-@pytest.mark.parametrize("config", FAMILIES, ids=label)
-def test_onnx_equals_pytorch(config: ModelConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("config", "tta"),
+    [*((config, False) for config in FAMILIES), (SeedCnnConfig(), True), (PLAIN, True)],
+    ids=lambda value: str(value) if isinstance(value, bool) else label(value),
+)
+def test_onnx_equals_pytorch(config: ModelConfig, tta: bool, tmp_path: Path) -> None:
     px = input_px(config)
     net = settle(build_model(config), torch.randn(4, 3, px, px))
-    detector = Detector(Preprocess(usual_preprocess(config)), net)
+    detector = Detector(Preprocess(usual_preprocess(config)), net, tta=tta)
     export_onnx(detector, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for count in (1, 3):
