@@ -34,9 +34,10 @@ class Patches:
 
 
 def load_patches(count: int, data: Path | None) -> Patches:
-    """``count`` patches: real ones (Kaggle's layout in ``data``) or synthetic, each in eight symmetries."""
+    """``count`` patches: real ones (in ``data``: Kaggle's layout or image folders) or synthetic, in 8 symmetries."""
     distinct = -(-count // 8)
-    files = sorted((data / "train").glob("*.tif"))[:distinct] if data is not None else []
+    found = sorted((data / "train").rglob("*.*")) if data is not None else []
+    files = [path for path in found if path.suffix in (".tif", ".jpg", ".png")][:distinct]
     if files:
         base = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files])
     else:
@@ -48,8 +49,8 @@ def load_patches(count: int, data: Path | None) -> Patches:
     return Patches(pixels, labels, f"{len(base)} {'real' if files else 'synthetic'} patches in 8 symmetries")
 
 
-def write_shards(patches: Patches, folder: Path, encoding: Encoding, quality: int | None = None) -> Manifest:
-    """Our shards; ``quality`` re-encodes JPEG members at another quality than ours."""
+def write_shards(patches: Patches, folder: Path, encoding: Encoding, split: Split = Split.TRAIN) -> Manifest:
+    """Our shards."""
     records: list[ShardRecord] = []
     for number, start in enumerate(range(0, len(patches.labels_N), SHARD_SAMPLES)):
         pixels = patches.pixels_NHWC[start : start + SHARD_SAMPLES]
@@ -59,25 +60,39 @@ def write_shards(patches: Patches, folder: Path, encoding: Encoding, quality: in
             )
             for p, label in zip(pixels, patches.labels_N[start : start + SHARD_SAMPLES], strict=True)
         ]
-        name = f"shards/bench-{encoding.value}-{number:06d}.tar"
-        buffer, record = build_shard(name, Split.TRAIN, encoding, samples, pixels)
+        name = f"shards/bench-{split.value}-{encoding.value}-{number:06d}.tar"
+        buffer, record = build_shard(name, split, encoding, samples, pixels)
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(buffer.tobytes())
         records.append(record)
     count = len(patches.labels_N)
-    summary = SplitSummary(samples=count, class_counts=(0, 0), slides=None, origin="source")
+    tumour = int(patches.labels_N.sum())
+    summary = SplitSummary(samples=count, class_counts=(count - tumour, tumour), slides=None, origin="source")
     manifest = Manifest(
         dataset="bench",
         source="synthetic",
         slides_known=False,
         split_seed=0,
-        splits={Split.TRAIN: summary},
+        splits={split: summary},
         dropped=Dropped(),
         shards=tuple(records),
     )
     (folder / MANIFEST_NAME).write_bytes(manifest.to_json())
     return manifest
+
+
+def write_splits(train: Patches, valid: Patches, folder: Path) -> Manifest:
+    """Our npy shards of a train and a valid split, under one manifest."""
+    ours = [
+        write_shards(patches, folder, Encoding.NPY, split)
+        for patches, split in ((train, Split.TRAIN), (valid, Split.VALID))
+    ]
+    splits = {split: summary for manifest in ours for split, summary in manifest.splits.items()}
+    shards = tuple(shard for manifest in ours for shard in manifest.shards)
+    joined = ours[0].model_copy(update={"splits": splits, "shards": shards})
+    (folder / MANIFEST_NAME).write_bytes(joined.to_json())
+    return joined
 
 
 def jpeg(pixels: Pixels) -> bytes:
@@ -98,13 +113,16 @@ def write_stock_shards(patches: Patches, folder: Path, suffix: str) -> list[str]
     return sorted(path.name for path in folder.glob("*.tar"))
 
 
-def write_files(patches: Patches, folder: Path) -> list[Path]:
-    """One JPEG file a patch, in class folders."""
+def write_files(patches: Patches, folder: Path, suffix: str = "jpg") -> list[Path]:
+    """One file a patch, JPEG (``jpg``) or lossless as Kaggle's (``tif``), in class folders."""
     paths = []
     for i, (pixels, label) in enumerate(zip(patches.pixels_NHWC, patches.labels_N.tolist(), strict=True)):
-        path = folder / str(label) / f"{i:06d}.jpg"
+        path = folder / str(label) / f"{i:06d}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg(pixels))
+        if suffix == "jpg":
+            path.write_bytes(jpeg(pixels))
+        else:
+            Image.fromarray(pixels).save(path)
         paths.append(path)
     return paths
 

@@ -77,11 +77,11 @@ def interleave(
     is not counted. ``pythons``: interpreters of cases that need an environment of their own.
     """
     own = pythons or {}
-    workers = {}
-    for name, case in cases.items():
-        with interpreter(own.get(name)):
-            workers[name] = Worker(case, core)
+    workers: dict[str, Worker] = {}
     try:
+        for name, case in cases.items():
+            with interpreter(own.get(name)):
+                workers[name] = Worker(case, core)
         skipped = [{"name": n, "skipped": w.refusal} for n, w in workers.items() if w.refusal]
         workers = {name: worker for name, worker in workers.items() if not worker.refusal}
         measures = {name: Measure(unit) for name in workers}

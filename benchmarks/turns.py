@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -50,14 +50,15 @@ def interpreter(python: Path | None) -> Iterator[None]:
 
 
 class Worker:
-    """One case in a process that is stopped but for its turns."""
+    """One case in a process that is stopped, with those it starts, but for its turns."""
 
     def __init__(self, case: Case, core: int | None) -> None:
         os.environ["OMP_NUM_THREADS"] = "1"
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, case, core), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, case, core))
         self._process.start()
+        theirs.close()
         self.refusal: str | None = self._pipe.recv()
         self._signal(signal.SIGSTOP)
 
@@ -69,15 +70,18 @@ class Worker:
         return turn
 
     def close(self) -> None:
-        self._process.kill()
+        self._signal(signal.SIGKILL)
         self._process.join()
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process.pid is not None and self._process.is_alive():
-            os.kill(self._process.pid, number)
+        if self._process.pid is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
 
 
 def _serve(pipe: Connection, case: Case, core: int | None) -> None:
+    # A group, for processes that the case starts; not a session, which Linux would schedule on its own.
+    os.setpgid(0, 0)
     if core is not None:
         os.sched_setaffinity(0, {core})
     try:
