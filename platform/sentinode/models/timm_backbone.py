@@ -40,7 +40,9 @@ class TimmConfig(Frozen):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the backbone's features silenced in training, never in evaluation."""
     timm_kwargs: dict[str, TimmArgument] = Field(default_factory=dict)
-    """Further arguments of timm's create_model, such as init_values or dynamic_img_size."""
+    """Further arguments of timm's create_model, such as init_values or dynamic_img_size. Dropout within the
+    backbone (drop_rate, drop_path_rate) is off unless asked for here; its noise is torch's, so that runs with it
+    are not the same on another number of workers."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> Self:

@@ -111,3 +111,12 @@ def test_onnx_is_reproducible_and_tells_nothing_of_the_machine(detector: Detecto
     model = onnx.load(tmp_path / "a.onnx")
     onnx.checker.check_model(model, full_check=True)
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
+
+
+def test_what_onnx_cannot_express_is_refused(tmp_path: Path) -> None:
+    class Spectrum(nn.Module):
+        def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+            return torch.fft.fft2(images_BCHW).real.mean((2, 3))[:, :2]
+
+    with pytest.raises(ConfigError, match="cannot be written as ONNX"):
+        export_onnx(Detector(Preprocess(PreprocessConfig()), Spectrum()), tmp_path / "model.onnx")
