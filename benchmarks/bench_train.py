@@ -21,7 +21,7 @@ from typing import Any
 
 import train_cases as cases
 from data_sets import Patches, load_patches, write_files, write_splits
-from harness import Case, Measure, interleave, plot, ratio, show, write
+from harness import Case, Measure, cpu_ratio, interleave, plot, ratio, show, write
 from train_cold import cold_starts
 from train_device import device_rows
 from train_ranks import Layout, Loop, on_ranks
@@ -35,10 +35,13 @@ PACKAGES = ["torch", "ray", "numpy", "pillow", "timm"]
 PARTS = ("epoch", "families", "ray", "device")
 ONE, TWO = Layout(ranks=1, threads=2), Layout(ranks=2, threads=1)
 SPREAD = {"1 process": ONE, "2 ranks": TWO}
+SUFFIX = {"1 process": "_one_process", "2 ranks": ""}
+"""Of a ratio's name."""
 VALID_PATCHES = 1024
 FAMILY_PATCHES = 2048
 UNCHANGED = AugmentConfig(dihedral=False, shift_px=0, brightness=0, contrast=0, hed=0)
 
+Spread = dict[str, Layout]
 Result = tuple[list[dict[str, Any]], dict[str, list[float]]]
 
 
@@ -48,10 +51,12 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=10_000, help="of an epoch of the seed CNN")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each case of the families in a round")
+    parser.add_argument("--spread", nargs="+", choices=SPREAD, default=tuple(SPREAD))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="sentinode-bench-train-"))
     os.environ["SENTINODE_CACHE"] = str(folder / "cache")
+    spread = {where: SPREAD[where] for where in options.spread}
     rows: list[dict[str, Any]] = []
     ratios: dict[str, list[float]] = {}
     try:
@@ -62,10 +67,12 @@ def main() -> None:
         write_splits(_first(train, 256), _first(train, 64), folder / "tiny")
         paths = write_files(train, folder / "files", "tif")
         if "epoch" in options.parts:
-            _add(rows, ratios, whole_epochs(folder, paths, options.rounds))
+            _add(rows, ratios, whole_epochs(folder, paths, spread, options.rounds))
         if "families" in options.parts:
             for name, recipe in families().items():
-                _add(rows, ratios, family(name, recipe, folder, paths, options.rounds, options.seconds))
+                _add(
+                    rows, ratios, family(name, recipe, folder, paths, spread, options.rounds, options.seconds)
+                )
         if "ray" in options.parts:
             took = cold_starts(folder / "tiny", folder, max(options.rounds // 2, 1))
             names = {"plain": "plain loop", "ray": "Ray Train", "added": "Ray Train adds"}
@@ -93,13 +100,13 @@ def families() -> dict[str, Recipe]:
     }
 
 
-def whole_epochs(folder: Path, paths: list[Path], rounds: int) -> Result:
+def whole_epochs(folder: Path, paths: list[Path], spread: Spread, rounds: int) -> Result:
     """The seed CNN, an epoch at a turn."""
     recipe, data = seed_cnn(), folder / "data"
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 1000})})
     plain = recipe.model_copy(update={"augment": UNCHANGED})
     work = {"seed's way: PIL, DataLoader, eager": _case(partial(cases.plain_epochs, recipe, paths), ONE)}
-    for where, layout in SPREAD.items():
+    for where, layout in spread.items():
         run = folder / f"run-{where}"
         work[f"epoch, {where}"] = _case(partial(cases.epochs, recipe, data, run), layout)
         work[f"bare step, {where}"] = _case(partial(cases.bare_steps, recipe, data, run), layout)
@@ -108,19 +115,26 @@ def whole_epochs(folder: Path, paths: list[Path], rounds: int) -> Result:
     measures, _ = interleave(work, rounds=rounds, seconds=1e-3)  # as long as an epoch takes
     seed_way = measures["seed's way: PIL, DataLoader, eager"]
     ratios = {}
-    for where, suffix in (("2 ranks", ""), ("1 process", "_one_process")):
+    for where in spread:
+        suffix = SUFFIX[where]
         epoch = measures[f"epoch, {where}"]
         bare = measures[f"bare step without augmentation, {where}"]
         ratios[f"epoch_vs_seed_way{suffix}"] = ratio(epoch, seed_way)
+        ratios[f"epoch_vs_seed_way{suffix}, per CPU second"] = cpu_ratio(epoch, seed_way)
         ratios[f"epoch_vs_bare_step{suffix}"] = ratio(epoch, measures[f"bare step, {where}"])
+        ratios[f"epoch_vs_bare_step{suffix}, per CPU second"] = cpu_ratio(
+            epoch, measures[f"bare step, {where}"]
+        )
         ratios[f"epoch_vs_bare_step_unaugmented{suffix}"] = ratio(epoch, bare)
     return [_row(f"seed-cnn {name}", measure) for name, measure in measures.items()], ratios
 
 
-def family(name: str, recipe: Recipe, folder: Path, paths: list[Path], rounds: int, seconds: float) -> Result:
+def family(
+    name: str, recipe: Recipe, folder: Path, paths: list[Path], spread: Spread, rounds: int, seconds: float
+) -> Result:
     """Training steps of one family with their data, here and in a plain eager loop."""
     work, few = {}, paths[:FAMILY_PATCHES]
-    for where, layout in SPREAD.items():
+    for where, layout in spread.items():
         ours = partial(cases.steps, recipe, folder / "few", folder / f"run-{name}-{where}")
         work[f"{name} steps, {where}"] = _case(ours, layout)
         work[f"{name} plain eager loop, {where}"] = _case(partial(cases.plain_steps, recipe, few), layout)
@@ -129,7 +143,7 @@ def family(name: str, recipe: Recipe, folder: Path, paths: list[Path], rounds: i
         f"{name}_vs_plain, {where}": ratio(
             measures[f"{name} steps, {where}"], measures[f"{name} plain eager loop, {where}"]
         )
-        for where in SPREAD
+        for where in spread
     }
     return [_row(case, measure) for case, measure in measures.items()], ratios
 
@@ -139,8 +153,8 @@ def _case(loop: Loop, layout: Layout) -> Case:
 
 
 def _row(name: str, measure: Measure) -> dict[str, Any]:
-    """Without CPU time and memory, which the harness takes of one process of several."""
-    return Measure(measure.unit, measure.rates).row(name)
+    """Without memory, which the harness takes of one process of several."""
+    return Measure(measure.unit, measure.rates, measure.cpu_rates).row(name)
 
 
 def _first(patches: Patches, count: int) -> Patches:

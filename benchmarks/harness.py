@@ -101,6 +101,11 @@ def ratio(first: Measure, second: Measure) -> list[float]:
     return [a / b for a, b in zip(first.rates, second.rates, strict=True)]
 
 
+def cpu_ratio(first: Measure, second: Measure) -> list[float]:
+    """``first`` over ``second`` in each round, per second of CPU time: hardly changed by what else runs."""
+    return [a / b for a, b in zip(first.cpu_rates, second.cpu_rates, strict=True)]
+
+
 def machine() -> dict[str, Any]:
     """The processor, its cores, memory and GPU as far as they can be told."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

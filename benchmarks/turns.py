@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+import psutil
 
 Case = Callable[[], Iterator[int]]
 """Opens an endless iterator that yields how many items it has just done; picklable."""
@@ -27,6 +30,7 @@ class Turn:
     done: int
     wall_s: float
     cpu_s: float
+    """Of its process and those it started."""
     rss_mib: float | None
     """The most memory its process had so far."""
 
@@ -93,11 +97,21 @@ def _serve(pipe: Connection, case: Case, core: int | None) -> None:
     pipe.send(None)
     while True:
         seconds = pipe.recv()
-        began, began_cpu, done = time.perf_counter(), time.process_time(), 0
+        began, began_cpu, done = time.perf_counter(), _cpu_s(), 0
         while time.perf_counter() - began < seconds:
             done += next(work)
-        took_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
+        took_s, cpu_s = time.perf_counter() - began, _cpu_s() - began_cpu
         pipe.send(Turn(done, took_s, cpu_s, _peak_mib()))
+
+
+def _cpu_s() -> float:
+    """CPU time of this process and of all it started, ended or alive."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total_s = time.process_time() + ended.ru_utime + ended.ru_stime
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            total_s += sum(child.cpu_times()[:4])  # user and system, of itself and of its own ended children
+    return total_s
 
 
 def _peak_mib() -> float | None:
