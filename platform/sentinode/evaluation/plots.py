@@ -58,12 +58,14 @@ def precision_recall(curves: Mapping[str, ScoreCurve], results: Sequence[SplitRe
     return chart.render(legend_at=(0.06, 0.78))
 
 
-def workload(curves: Mapping[str, ScoreCurve], results: Sequence[SplitResult]) -> str:
-    """Share of negative patches that need not be read against the sensitivity that is kept."""
+def workload(
+    curves: Mapping[str, ScoreCurve], results: Sequence[SplitResult], prevalence: float | None
+) -> str:
+    """Share of negative patches, and of all reading, that is saved against the sensitivity that is kept."""
     chart = Chart(
         "Workload curve",
         Axis.share("Sensitivity kept", low=WORKLOAD_FROM, step=0.05),
-        Axis.share("Negatives not to be read"),
+        Axis.share("Need not be read"),
         width_px=600,
     )
     kept = np.linspace(WORKLOAD_FROM, 1, 801)
@@ -72,14 +74,25 @@ def workload(curves: Mapping[str, ScoreCurve], results: Sequence[SplitResult]) -
         spared = 1 - fpr[np.searchsorted(tpr, kept - 1e-12)]
         if result is results[-1]:
             chart.area(kept, spared, "fill-main")
-        chart.line(kept, spared, _line(result, results), SPLIT_NAMES.get(result.split, result.split))
+        name = SPLIT_NAMES.get(result.split, result.split)
+        chart.line(kept, spared, _line(result, results), f"negatives, {name}")
+    saved = [p for p in results[-1].workload if p.sensitivity >= WORKLOAD_FROM]
+    chart.line(
+        [p.sensitivity for p in saved],
+        [
+            p.reading_saved if p.reading_saved_at_prevalence is None else p.reading_saved_at_prevalence
+            for p in saved
+        ],
+        "line-third",
+        "all reading" + ("" if prevalence is None else f" at {percent(prevalence)} tumour"),
+    )
     for name, estimate in results[-1].measures.items():
         if name.startswith("specificity_at_sensitivity_") and estimate.value is not None:
             sensitivity = float(name.rsplit("_", 1)[1])
             if sensitivity >= WORKLOAD_FROM:
                 side: Side = "below-left" if sensitivity == 1 else "above-right"
                 chart.marker(sensitivity, estimate.value, "point", percent(estimate.value, 0), side)
-    return chart.render(legend_at=(0.04, 0.84))
+    return chart.render(legend_at=(0.04, 0.78))
 
 
 def reliability(results: Sequence[SplitResult], level: float) -> str:

@@ -12,6 +12,7 @@ from sentinode.evaluation.calibration import ReliabilityBin
 from sentinode.evaluation.calibrator import Calibration, CalibrationMethod
 from sentinode.evaluation.guarantee import GuaranteeKind
 from sentinode.evaluation.operating_point import Aim, OperatingPoint
+from sentinode.evaluation.slide_level import SlideLevelResult
 from sentinode.schema import RESEARCH_USE_ONLY
 
 IntervalMethod = Literal[
@@ -182,6 +183,8 @@ class EvaluationReport(Record):
     valid: SplitResult
     test: SplitResult | None
     """None where the data set has no labelled test split."""
+    slide_level: SlideLevelResult | None = None
+    """Of the headline split: slide scores pooled from its patches; None where slides are unknown."""
     summary: str
     """The headline as plain sentences."""
     warnings: tuple[str, ...]

@@ -25,6 +25,13 @@ from sentinode.evaluation.records import (
     PointResult,
     SplitResult,
 )
+from sentinode.evaluation.slide_level import (
+    SlideLevelConfig,
+    SlideLevelResult,
+    evaluate_slides,
+    labels_from_patches,
+)
+from sentinode.evaluation.slide_pooling import heat_maps_of, scores_of
 from sentinode.evaluation.strata import strata, worst_strata
 from sentinode.evaluation.workload import workload
 
@@ -72,6 +79,7 @@ def evaluate(
         test_uses=test_uses,
         valid=valid_result,
         test=test_result,
+        slide_level=_slide_level(valid if test is None else test, config),
         summary=cautions.summary(headline, verdict_point, config.level),
         warnings=cautions.warnings(valid, test, headline, points),
     )
@@ -128,6 +136,21 @@ def _measure(
         strata=by_stratum,
         worst_strata=worst_strata(by_stratum),
     )
+
+
+def _slide_level(predictions: Predictions, config: EvaluationConfig) -> SlideLevelResult | None:
+    """Slides by their sampled patches, where the slide of every labelled patch is known."""
+    labelled = predictions.labelled()
+    if not labelled.slides_known:
+        return None
+    settings = SlideLevelConfig(
+        resamples=config.resamples,
+        level=config.level,
+        seed=config.seed,
+        sensitivities=config.workload_sensitivities,
+    )
+    scores = scores_of(heat_maps_of(labelled), settings.pooling)
+    return evaluate_slides(scores, labels_from_patches(labelled), settings, sampled=True)
 
 
 def _delong(labelled: Predictions, units_N: IntArray | None, level: float) -> Estimate:

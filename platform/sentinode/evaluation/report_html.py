@@ -9,14 +9,15 @@ import jinja2
 from markupsafe import Markup
 
 from sentinode.errors import EvaluationError
-from sentinode.evaluation import cautions, plots
+from sentinode.evaluation import cautions, plots, report_words
 from sentinode.evaluation.gallery import GalleryPatch
-from sentinode.evaluation.panel import workload_name
 from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.records import EvaluationReport, SplitResult
+from sentinode.evaluation.strata import ENOUGH_PATCHES
 
 MEASURE_NAMES = {
-    "auroc": "AUROC",
+    "auroc": "AUROC (bootstrap)",
+    "auroc_delong": "AUROC (DeLong)",
     "average_precision": "Average precision",
     "brier": "Brier score",
     "ece": "Expected calibration error",
@@ -81,14 +82,20 @@ def render_html(
             main=report.headline,
             point=report.verdict_point,
             figures=_figures(report, splits, training_history or ()),
-            workload=[
-                (s, report.headline.measures[workload_name(s)]) for s in report.config.workload_sensitivities
-            ],
+            workload=report_words.workload_rows(report.headline, report.config),
+            strata=report_words.strata_tables(report.headline),
+            words={
+                "calibration": report_words.calibration(report.calibration),
+                "prevalence": report_words.prevalence(report),
+                "test_uses": report_words.test_uses(report),
+            },
             missed=[p for p in gallery if p.label == 1],
             alarms=[p for p in gallery if p.label == 0],
             provenance=provenance or {},
             steps=steps,
             names=MEASURE_NAMES,
+            enough=ENOUGH_PATCHES,
+            glossary=report_words.GLOSSARY,
         )
     )
 
@@ -110,7 +117,7 @@ def _figures(
         curves = {result.split: plots.curve_of(predictions) for predictions, result in splits}
         figures["roc"] = Markup(plots.roc(curves, results, point))
         figures["precision_recall"] = Markup(plots.precision_recall(curves, results))
-        figures["workload"] = Markup(plots.workload(curves, results))
+        figures["workload"] = Markup(plots.workload(curves, results, report.config.prevalence))
     return figures
 
 
@@ -125,6 +132,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "percent": cautions.percent,
         "interval": cautions.interval,
+        "first_up": lambda text: text[:1].upper() + text[1:],
         "count": lambda n: f"{n:,}".replace(",", "\u202f"),
         "decimal": lambda v, digits=3: "not estimable" if v is None else f"{v:.{digits}f}",
     }
