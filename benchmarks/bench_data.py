@@ -4,7 +4,8 @@
 
 Writes benchmarks/out/data.json and data.png. Ratios: npy_vs_webdataset (cached npy shards against
 webdataset's default pipeline on JPEG shards), npy_vs_webdataset_npy (both on npy members), npy_vs_memcpy,
-jpeg_vs_webdataset (the same shards, written by webdataset), first_epoch_vs_boto3 (bytes/s of a first epoch,
+jpeg_vs_webdataset (the same shards, written by webdataset), jpeg_q95_vs_webdataset (the same shards, our own
+of quality 95), first_epoch_vs_boto3 (bytes/s of a first epoch,
 download to last batch, against a plain parallel boto3 download of the same objects).
 """
 
@@ -94,6 +95,10 @@ def loading(
         "npy_vs_webdataset_npy": ratio(npy, measures["webdataset default, npy"]),
         "npy_vs_memcpy": ratio(npy, measures["memory copy"]),
         "jpeg_vs_webdataset": ratio(jpg, stock),
+        "jpeg_q95_vs_webdataset": ratio(
+            measures["sentinode, jpeg shards (quality 95)"],
+            measures["webdataset default, our jpeg shards (quality 95, Pillow)"],
+        ),
     }
     return [*(m.row(name) for name, m in measures.items()), *skipped], ratios
 
@@ -113,6 +118,11 @@ def readers(patches: Patches, folder: Path) -> dict[str, Case]:
         manifest = write_shards(chosen, place, encoding)
         store = open_store(str(place))
         work[f"sentinode, {name}"] = partial(cases.ours, manifest, store, folder / "cache", config)
+        if encoding is Encoding.JPEG:
+            names = [shard.name for shard in manifest.shards]
+            work["webdataset default, our jpeg shards (quality 95, Pillow)"] = partial(
+                cases.webdataset_default, place, names, "jpeg"
+            )
     for suffix, name in (("jpg", "jpg (Pillow)"), ("npy", "npy")):
         place = folder / f"stock-{suffix}"
         keys = write_stock_shards(few, place, suffix)

@@ -18,7 +18,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -135,13 +135,14 @@ class ShardCache:
             if self.in_place:
                 self._refuse(path, record)
             self._replace(path, record)
-        write_text(lock, _seal(path, record))
+        with suppress(FileNotFoundError):  # evicted before it was sealed: whoever needs it fetches it anew
+            write_text(lock, _seal(path, record))
 
     def _replace(self, path: Path, record: ShardRecord) -> None:
-        if path.exists():
-            logger.warning("cached shard %s is damaged; fetching it anew from %s", path.name, self.store.url)
+        with suppress(FileNotFoundError):
             size_bytes = path.stat().st_size
             path.unlink()
+            logger.warning("cached shard %s is damaged; fetching it anew from %s", path.name, self.store.url)
             self._budget.give_back(size_bytes)
         where = self.store.locate(record.name)
         with self._budget.room(path.name, record.size_bytes) as folder:

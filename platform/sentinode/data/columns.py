@@ -56,9 +56,9 @@ def read_columns(
     return SplitColumns(keys, np.concatenate(labels), slides, centres, patients)
 
 
-def read_labels(records: Sequence[ShardRecord], cache: ShardCache) -> npt.NDArray[np.int8]:
-    """Every sample's label, int8 (-1 unlabelled), in the order of ``records``. Raises as ``read_columns``."""
-    return np.concatenate([_read_shard(record, cache, texts=False).labels for record in records])
+def read_labels(record: ShardRecord, cache: ShardCache) -> npt.NDArray[np.int8]:
+    """int8 [samples] (-1 unlabelled) of one shard. Raises as ``read_columns``."""
+    return _read_shard(record, cache, texts=False).labels
 
 
 def read_keys(records: Sequence[ShardRecord], cache: ShardCache, ids: Sequence[int]) -> list[str]:

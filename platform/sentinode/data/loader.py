@@ -127,7 +127,7 @@ class PatchLoader:
         if not self.training:
             return plan_evaluation(self._shards.shard_samples, batch_size=self.batch_size)
         if self.shuffle.balanced and self._labels is None:
-            self._labels = read_labels(self._shards.records, self._shards.cache)
+            self._labels = self._read_labels()
         return plan_training(
             self._shards.shard_samples,
             digest=self._digest,
@@ -201,6 +201,22 @@ class PatchLoader:
         slot.images_BHWC[real:] = 0
         slot.labels_B[real:] = PADDING
         return self._shards.read(ids_B[:real], slot.images_BHWC[:real], slot.labels_B[:real]) if real else 0
+
+    def _read_labels(self) -> npt.NDArray[np.int8]:
+        """Every sample's label; shards are downloaded in parallel, and evicted again where not all fit."""
+        threads = self.config.download_threads
+        records, cache = self._shards.records, self._shards.cache
+        prefetcher = Prefetcher(cache, iter(records), threads, None if self._shards.fits else threads)
+        labels = np.zeros(self.samples, dtype=np.int8)
+        start = 0
+        try:
+            for record in records:
+                labels[start : start + record.samples] = read_labels(record, cache)
+                start += record.samples
+                prefetcher.used()
+        finally:
+            prefetcher.close()
+        return labels
 
     def _prefetch(self, plan: EpochPlan, start_step: int) -> Prefetcher:
         if self._shards.complete:

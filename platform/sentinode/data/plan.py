@@ -20,7 +20,14 @@ import numpy.typing as npt
 from pydantic import Field
 
 from sentinode.config import Frozen
-from sentinode.data.order import BalancedOrder, BlockOrder, FullOrder, Order, SequentialOrder
+from sentinode.data.order import (
+    BalancedBlockOrder,
+    BalancedOrder,
+    BlockOrder,
+    FullOrder,
+    Order,
+    SequentialOrder,
+)
 from sentinode.data.permutation import key_of
 from sentinode.errors import ConfigError
 
@@ -45,7 +52,8 @@ class ShuffleConfig(Frozen):
     """Parts of the order that ranks read side by side under ``block``. With a multiple of the number of
     nodes, each node downloads only its own part of the set."""
     balanced: bool = False
-    """Draw both classes equally often: the larger one exactly once, the smaller one repeated evenly."""
+    """Draw both classes equally often: the larger one exactly once, the smaller one repeated evenly. The
+    labels of the whole split are read before the first step: one pass over its shards."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,8 @@ class EpochPlan:
     pad: bool
     """True: the last, short step is padded (evaluation); False: it is dropped (training)."""
     lanes: int = 1
+    run: int = 1
+    """Neighbours in the order that belong to one lane: 2 where the order is one of pairs."""
 
     @property
     def steps(self) -> int:
@@ -116,8 +126,9 @@ class EpochPlan:
         """Lanes alternate in the order; a step lists them one by one, so that a rank stays in its lanes."""
         if self.lanes == 1:
             return within_step
-        per_lane = self.batch_size // self.lanes
-        return within_step % per_lane * self.lanes + within_step // per_lane
+        lane, within_lane = np.divmod(within_step, self.batch_size // self.lanes)
+        turn, within_run = np.divmod(within_lane, self.run)
+        return (turn * self.lanes + lane) * self.run + within_run
 
 
 def plan_training(
@@ -140,31 +151,20 @@ def plan_training(
     sizes = np.asarray(shard_samples, dtype=np.int64)
     samples = int(sizes.sum())
     key = key_of("epoch", digest, seed, epoch)
-    lanes = 1
-    order: Order
-    if shuffle.balanced:
-        if labels is None or shuffle.kind != "full":
-            raise ConfigError(
-                f"class-balanced sampling with {shuffle.kind} shuffle"
-                + (" and no labels" if labels is None else ""),
-                "labels of all samples and full shuffle",
-                "set shuffle kind full, or turn balanced off",
-            )
-        order = BalancedOrder.of(labels, key)
-    elif shuffle.kind == "full":
-        order = FullOrder(samples, key)
-    elif shuffle.kind == "block":
-        lanes = shuffle.lanes
-        if batch_size % lanes or shuffle.block_samples < lanes:
-            raise ConfigError(
-                f"{lanes} lanes for a batch of {batch_size} and blocks of {shuffle.block_samples} samples",
-                "a batch size that is a multiple of the lanes, and at least one block sample a lane",
-                "lower the number of lanes",
-            )
-        order = BlockOrder.of(sizes, shuffle.block_samples // lanes, lanes, key)
+    if shuffle.balanced and (labels is None or shuffle.kind == "none"):
+        raise ConfigError(
+            f"class-balanced sampling with {shuffle.kind} shuffle"
+            + (" and no labels" if labels is None else ""),
+            "labels of all samples, and full or block shuffle",
+            "set shuffle kind full or block, or turn balanced off",
+        )
+    if shuffle.kind == "block":
+        plan = _plan_blocks(sizes, shuffle, labels if shuffle.balanced else None, key, batch_size)
     else:
-        order = SequentialOrder(samples)
-    plan = EpochPlan(order, batch_size, pad=False, lanes=lanes)
+        order: Order = SequentialOrder(samples) if shuffle.kind == "none" else FullOrder(samples, key)
+        if shuffle.balanced and labels is not None:
+            order = BalancedOrder.of(labels, key)
+        plan = EpochPlan(order, batch_size, pad=False)
     if plan.steps == 0:
         raise ConfigError(
             f"{samples} samples do not fill one global batch of {batch_size}",
@@ -172,6 +172,30 @@ def plan_training(
             f"set the batch size to at most {samples}",
         )
     return plan
+
+
+def _plan_blocks(
+    shard_samples: Ids,
+    shuffle: ShuffleConfig,
+    labels: npt.NDArray[np.int8] | None,
+    key: int,
+    batch_size: int,
+) -> EpochPlan:
+    """Block shuffle, class-balanced where ``labels`` are given."""
+    lanes, run = shuffle.lanes, 1 if labels is None else 2
+    if batch_size % (lanes * run) or shuffle.block_samples < lanes * run:
+        raise ConfigError(
+            f"{lanes} lanes for a batch of {batch_size} and blocks of {shuffle.block_samples} samples",
+            f"a batch size that is a multiple of {lanes * run}, and at least as many block samples",
+            "lower the number of lanes" if lanes > 1 else "make the batch size even",
+        )
+    per_lane = shuffle.block_samples // lanes
+    order: Order
+    if labels is None:
+        order = BlockOrder.of(shard_samples, per_lane, lanes, key)
+    else:
+        order = BalancedBlockOrder.of(shard_samples, labels, per_lane, lanes, key)
+    return EpochPlan(order, batch_size, pad=False, lanes=lanes, run=run)
 
 
 def plan_evaluation(shard_samples: npt.ArrayLike, *, batch_size: int) -> EpochPlan:

@@ -7,14 +7,18 @@ import time
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from datapath_parts import KnownSet, RemoteFolder, make_set
 
 from sentinode.data.cache import ShardCache
+from sentinode.data.columns import read_labels
 from sentinode.data.loader import Batch, LoaderConfig, PatchLoader
+from sentinode.data.manifest import ShardRecord
 from sentinode.data.plan import ShuffleConfig
 from sentinode.errors import ConfigError, ManifestError, ObjectNotFoundError
 from sentinode.schema import Encoding, Split
@@ -122,6 +126,19 @@ def test_blocks_need_only_a_part_of_the_set_at_a_time(tmp_path: Path, encoding: 
         loader(known, cache=cache)
 
 
+def test_balanced_blocks_need_one_more_pass_over_a_set_that_does_not_fit(tmp_path: Path) -> None:
+    known = make_set(tmp_path / "set", (20,) * 12)
+    remote = RemoteFolder(known.store)
+    cache = ShardCache(remote, tmp_path / "cache", 6 * known.manifest.shards[0].size_bytes)  # type: ignore[arg-type]
+    blocks = ShuffleConfig(kind="block", block_samples=40, balanced=True)
+    config = LoaderConfig(download_threads=2)
+    with loader(known, cache=cache, shuffle=blocks, config=config) as data:
+        for epoch in range(2):
+            ids = ids_of(known, data.epoch(epoch))
+            assert known.labels_N[ids].mean() == 0.5
+    assert len(remote.downloads) <= 3 * 12 + 8
+
+
 def test_each_shard_is_downloaded_once_for_all_ranks(tmp_path: Path) -> None:
     known = make_set(tmp_path / "set", (10,) * 9)
     remote = RemoteFolder(known.store)
@@ -141,9 +158,10 @@ def test_each_shard_is_downloaded_once_for_all_ranks(tmp_path: Path) -> None:
     assert sorted(remote.downloads) == sorted(s.name for s in known.manifest.shards)
 
 
-def test_balanced_epochs_alternate_classes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["full", "block"])
+def test_balanced_epochs_alternate_classes(tmp_path: Path, kind: Literal["full", "block"]) -> None:
     known = make_set(tmp_path / "set", (30, 30), split=Split.TRAIN)
-    with loader(known, shuffle=ShuffleConfig(balanced=True), batch_size=10) as data:
+    with loader(known, shuffle=ShuffleConfig(kind=kind, balanced=True), batch_size=10) as data:
         for batch in data.epoch():
             assert batch.labels_B.sum() == 5
 
@@ -242,14 +260,14 @@ def test_a_set_cannot_be_shared_without_a_process_group(known: KnownSet) -> None
 
 
 def test_labels_are_read_only_once(known: KnownSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    names = []
 
-    def labels(*_: object) -> np.ndarray:
-        calls.append(1)
-        return known.labels_N.astype(np.int8)
+    def labels(record: ShardRecord, cache: ShardCache) -> npt.NDArray[np.int8]:
+        names.append(record.name)
+        return read_labels(record, cache)
 
     monkeypatch.setattr("sentinode.data.loader.read_labels", labels)
     with loader(known, shuffle=ShuffleConfig(balanced=True)) as data:
         list(data.epoch(0))
         list(data.epoch(1))
-    assert len(calls) == 1
+    assert names == [record.name for record in known.manifest.shards]

@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sentinode.data.plan import (
@@ -120,6 +120,69 @@ def test_balanced_sampling_is_even(negatives: int, tumours: int, epoch: int) -> 
         assert of_class.sum() == max(negatives, tumours)
 
 
+@st.composite
+def balanced_block_plans(draw: st.DrawFn) -> tuple[np.ndarray, EpochPlan, list[int]]:
+    """Labels of all samples, a class-balanced plan with block shuffle, and some numbers of ranks."""
+    shards = draw(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=30), min_size=1, max_size=8))
+    labels = np.array([0, 1, *(label for shard in shards for label in shard)], dtype=np.int8)
+    lanes = draw(st.sampled_from([1, 2, 3]))
+    batch = 2 * lanes * draw(st.sampled_from([1, 2]))
+    assume(2 * np.bincount(labels).max() >= batch)
+    plan = plan_training(
+        [2, *map(len, shards)],
+        digest="d",
+        seed=draw(st.integers(0, 5)),
+        epoch=1,
+        batch_size=batch,
+        shuffle=ShuffleConfig(
+            kind="block", balanced=True, lanes=lanes, block_samples=draw(st.integers(6, 60))
+        ),
+        labels=labels,
+    )
+    return labels, plan, [n for n in range(1, batch + 1) if batch % n == 0]
+
+
+@given(balanced_block_plans())
+def test_balanced_blocks_draw_both_classes_alike_and_the_larger_one_once(
+    case: tuple[np.ndarray, EpochPlan, list[int]],
+) -> None:
+    labels, plan, _ = case
+    assert (labels[joined(plan, 1)].sum(axis=1) == plan.batch_size // 2).all()
+    # All positions of the order, so also those of a short last step.
+    drawn = plan.order.ids(np.arange(plan.order.length))
+    times = np.bincount(drawn, minlength=len(labels))
+    most = np.bincount(labels).max()
+    for label in (0, 1):
+        of_class = times[labels == label]
+        assert of_class.sum() == most
+        assert of_class.max() - of_class.min() <= 1
+
+
+@given(balanced_block_plans(), st.data())
+def test_balanced_blocks_resume_at_any_step_with_any_number_of_ranks(
+    case: tuple[np.ndarray, EpochPlan, list[int]], data: st.DataObject
+) -> None:
+    _, plan, worlds = case
+    step = data.draw(st.integers(0, plan.steps))
+    before, after = data.draw(st.sampled_from(worlds)), data.draw(st.sampled_from(worlds))
+    seen = joined(plan, before)[:step]
+    rest = joined(plan, after, start_step=step)
+    assert (np.concatenate([seen, rest]) == joined(plan, 1)).all()
+
+
+def test_a_node_holds_no_more_shards_for_balanced_blocks_than_for_plain_ones() -> None:
+    shards = [100] * 64
+    labels = (np.random.default_rng(0).random(6400) < 0.2).astype(np.int8)
+    shuffle = ShuffleConfig(kind="block", lanes=4, block_samples=1600, balanced=True)
+    plan = plan_training(shards, digest="d", seed=0, epoch=0, batch_size=16, shuffle=shuffle, labels=labels)
+    touched = [set((plan.ids(rank, 4) // 100).ravel().tolist()) for rank in range(4)]
+    assert set.union(*touched) == set(range(64))
+    assert all(len(of_rank) <= 16 + 4 for of_rank in touched), "a lane's own part and where the classes drift"
+    steps_of_block = 1600 // 16
+    of_block = set((plan.ids(0, 4, 0, steps_of_block) // 100).ravel().tolist())
+    assert len(of_block) <= 6, "200 of the larger class are in two or three shards of 80 each"
+
+
 def test_epochs_seeds_and_data_sets_have_orders_of_their_own() -> None:
     def order(digest: str, seed: int, epoch: int) -> tuple[int, ...]:
         plan = plan_training([64, 64], digest=digest, seed=seed, epoch=epoch, batch_size=128)
@@ -162,6 +225,24 @@ def test_uneven_batches_are_refused_with_a_remedy() -> None:
         plan.ids(2, 2)
     with pytest.raises(ConfigError, match="labels of all samples"):
         plan_training([100], digest="d", seed=0, epoch=0, batch_size=10, shuffle=ShuffleConfig(balanced=True))
+
+
+def test_settings_that_contradict_balanced_blocks_are_refused() -> None:
+    labels = np.array([0, 1] * 50, dtype=np.int8)
+
+    def plan(batch_size: int, kind: str = "block", of: np.ndarray = labels) -> EpochPlan:
+        shuffle = ShuffleConfig.model_validate({"kind": kind, "balanced": True})
+        return plan_training(
+            [100], digest="d", seed=0, epoch=0, batch_size=batch_size, shuffle=shuffle, labels=of
+        )
+
+    assert plan(10).steps == 10
+    with pytest.raises(ConfigError, match="make the batch size even"):
+        plan(5)
+    with pytest.raises(ConfigError, match="none shuffle"):
+        plan(10, "none")
+    with pytest.raises(ConfigError, match="0 negative and 100 tumour"):
+        plan(10, of=np.ones(100, dtype=np.int8))
 
 
 @pytest.mark.parametrize("kind", ["full", "block"])

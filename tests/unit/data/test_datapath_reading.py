@@ -96,7 +96,8 @@ def test_columns_are_in_manifest_order(tmp_path: Path, encoding: Encoding, split
     assert columns.slides == known.slides
     assert columns.centres == [str(i % 3) for i in range(12)]
     assert columns.patients == [None] * 12
-    assert read_labels(known.manifest.shards, ShardCache(known.store)).tolist() == known.labels_N.tolist()
+    labels = [read_labels(record, ShardCache(known.store)) for record in known.manifest.shards]
+    assert np.concatenate(labels).tolist() == known.labels_N.tolist()
 
 
 @pytest.mark.parametrize("mapped", [True, False])
