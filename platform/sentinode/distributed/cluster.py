@@ -36,7 +36,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     ``address``: ``host:port``, ``auto`` or ``local`` (start one whatever RAY_ADDRESS says). A session within
     another uses the outer one. What was started here is stopped on the way out; a joined cluster is left
     running.
-    Raises MissingDependencyError without Ray and ConfigError where no cluster answers.
+    Raises MissingDependencyError without Ray and ConfigError where no cluster answers or none can be started.
     """
     try:
         import ray
@@ -53,15 +53,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     global _started_here
     _started_here = address == "local"
     if _started_here:
-        cpus = num_cpus or os.cpu_count() or 1
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            runtime_env=_worker_environment(local=True),
-            **quiet,
-        )
-        log.info("started a local Ray with %d CPUs", cpus)
+        _start(num_cpus or os.cpu_count() or 1, quiet)
     else:
         _join(address, quiet)
     try:
@@ -73,6 +65,21 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
 def started_here() -> bool:
     """Whether the present session's Ray was started by this process, and so ends with it."""
     return _started_here
+
+
+def _start(cpus: int, quiet: dict[str, int | bool]) -> None:
+    import ray
+
+    environment = _worker_environment(local=True)
+    try:
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, runtime_env=environment, **quiet)
+    except Exception as error:  # A bare Exception is what Ray raises where its processes come up too late.
+        raise ConfigError(
+            f"Ray did not start on this machine ({str(error).splitlines()[0]})",
+            "a machine that is not overloaded, with some GB of free memory and disk",
+            "try again when other work has ended, or join a running cluster by its address",
+        ) from error
+    log.info("started a local Ray with %d CPUs", cpus)
 
 
 def _join(address: str, quiet: dict[str, int | bool]) -> None:

@@ -35,6 +35,14 @@ def test_an_address_that_does_not_answer_is_named_at_once() -> None:
     assert time.monotonic() - began < 10
 
 
+def test_a_local_ray_that_cannot_start_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("not a folder")
+    monkeypatch.setenv("RAY_TMPDIR", str(in_the_way))
+    with pytest.raises(ConfigError, match="Ray did not start on this machine"), ray_session("local", 1):
+        pass
+
+
 def test_a_batch_that_does_not_split_evenly_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     write_lesson(str(tmp_path / "data"))
     experiment = Experiment.of(seed_cnn(), str(tmp_path / "data"), str(tmp_path / "run"))
