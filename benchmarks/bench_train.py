@@ -34,10 +34,12 @@ from sentinode.training.config import Recipe
 PACKAGES = ["torch", "ray", "numpy", "pillow", "timm"]
 PARTS = ("epoch", "families", "ray", "device")
 ONE, TWO = Layout(ranks=1, threads=2), Layout(ranks=2, threads=1)
+SEED_WAY = Layout(ranks=1, threads=1)
+"""One computing thread, not PyTorch's two: the seed's way waits for its readers, which the other core serves."""
 SPREAD = {"1 process": ONE, "2 ranks": TWO}
 SUFFIX = {"1 process": "_one_process", "2 ranks": ""}
 """Of a ratio's name."""
-VALID_PATCHES = 1024
+VALID_PATCHES = 256
 FAMILY_PATCHES = 2048
 UNCHANGED = AugmentConfig(dihedral=False, shift_px=0, brightness=0, contrast=0, hed=0)
 
@@ -105,7 +107,7 @@ def whole_epochs(folder: Path, paths: list[Path], spread: Spread, rounds: int) -
     recipe, data = seed_cnn(), folder / "data"
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 1000})})
     plain = recipe.model_copy(update={"augment": UNCHANGED})
-    work = {"seed's way: PIL, DataLoader, eager": _case(partial(cases.plain_epochs, recipe, paths), ONE)}
+    work = {"seed's way: PIL, DataLoader, eager": _case(partial(cases.plain_epochs, recipe, paths), SEED_WAY)}
     for where, layout in spread.items():
         run = folder / f"run-{where}"
         work[f"epoch, {where}"] = _case(partial(cases.epochs, recipe, data, run), layout)

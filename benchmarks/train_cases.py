@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -33,13 +34,15 @@ from sentinode.training.state import TrainingState, seed_everything
 READERS = 2
 """Worker processes of the plain loop's DataLoaders, all ranks together."""
 TILT_DEGREES = 20
+VALIDATED = 64
+"""Patches of the token validation on each rank: the loops that are compared have none."""
 
 
 @contextmanager
 def open_learner(
     recipe: Recipe, data: Path, run: Path, place: Place, device: torch.device
 ) -> Iterator[Learner]:
-    """This project's epochs, as each rank of ``sentinode train`` runs them."""
+    """This project's epochs, as each rank of ``sentinode train`` runs them, but for a token validation."""
     manifest, shards = load_manifest(str(data))
     rank, ranks = place.rank, place.layout.ranks
     store, keeper = open_store(str(run)), Keeper(open_store(str(run)), recipe.train, rank)
@@ -51,11 +54,13 @@ def open_learner(
         net = build_model(recipe.model).to(device)
         average = build_average(recipe.train.averaging, net)
         state = TrainingState(net, average, build_optimizer(recipe.train, net))
+        token = [_copy(next(iter(feeds.valid())), VALIDATED)]
+        feeds = replace(feeds, valid=lambda: token)
         yield Learner(recipe, state, feeds, store, keeper, RankContext(rank, ranks, device))
 
 
 def epochs(recipe: Recipe, data: Path, run: Path, place: Place) -> Iterator[int]:
-    """Whole epochs: shards, gather, augmentation, steps, validation, checkpoint."""
+    """Whole epochs: shards, gather, augmentation, steps, a token validation, checkpoint."""
     with open_learner(recipe, data, run, place, torch.device("cpu")) as learner:
         while True:
             learner.epoch()
@@ -79,7 +84,7 @@ def bare_steps(recipe: Recipe, data: Path, run: Path, place: Place) -> Iterator[
     """The same training steps on uint8 batches that lie in memory, as many at a time as an epoch has."""
     with open_learner(recipe, data, run, place, torch.device("cpu")) as learner:
         learner.stepper.net.train()
-        batches = [_copy(batch) for batch in learner.feeds.train(0, 0)]
+        batches = [_copy(batch, len(batch.labels_B)) for batch in learner.feeds.train(0, 0)]
         epoch = 0
         while True:
             for step, batch in enumerate(batches):
@@ -88,10 +93,9 @@ def bare_steps(recipe: Recipe, data: Path, run: Path, place: Place) -> Iterator[
             epoch += 1
 
 
-def _copy(batch: Batch) -> Batch:
-    return Batch(
-        batch.images_BHWC.clone(), batch.labels_B.clone(), batch.sample_ids_B.clone(), batch.mask_B.clone()
-    )
+def _copy(batch: Batch, count: int) -> Batch:
+    """The first ``count`` samples, in memory of their own."""
+    return Batch(**{name: values[:count].clone() for name, values in vars(batch).items()})
 
 
 class PatchFiles(Dataset[tuple[Tensor, int]]):
