@@ -11,19 +11,21 @@ import numpy as np
 import torch
 
 from sentinode.config import Frozen, Record
+from sentinode.data.audit_keys import Ids, KeyTable, digests_of
 from sentinode.data.cache import ShardCache
-from sentinode.data.columns import SplitColumns, read_columns
-from sentinode.data.fingerprint import Floats, find_near_duplicates, frequencies
-from sentinode.data.layout import UNLABELLED
-from sentinode.data.manifest import Manifest, load_manifest
+from sentinode.data.columns import columns_of_shards, read_keys
+from sentinode.data.fingerprint import Floats, NearPair, find_near_duplicates, frequencies
+from sentinode.data.manifest import ShardRecord, load_manifest
 from sentinode.data.shard_set import ShardSet
 from sentinode.errors import LeakError
 from sentinode.schema import PATCH_PX, Split
-from sentinode.storage import Store
 
 Kind = Literal[
     "exact duplicate", "conflicting label", "slide on both sides", "patient on both sides", "near duplicate"
 ]
+
+Found = dict[tuple[int, int], tuple[int, tuple[str, ...]]]
+"""Numbers of two parts -> how many overlaps, and some of them by name."""
 
 _EXAMPLES = 10
 _CHUNK_SAMPLES = 2048
@@ -83,9 +85,16 @@ class AuditReport(Record):
 @dataclass(frozen=True)
 class _Loaded:
     part: AuditedPart
-    manifest: Manifest
-    store: Store
-    columns: SplitColumns
+    records: Sequence[ShardRecord]
+    cache: ShardCache
+    keys: KeyTable
+    slides: dict[str, None]
+    """Distinct, in manifest order."""
+    patients: dict[str, None]
+
+    def names(self, ids: Ids) -> tuple[int, tuple[str, ...]]:
+        """How many samples, and the keys of the first few."""
+        return len(ids), tuple(read_keys(self.records, self.cache, ids[:_EXAMPLES].tolist()))
 
 
 def audit(
@@ -98,7 +107,8 @@ def audit(
 
     Exact duplicates and conflicting labels are found by key (SHA-1 of the pixels); slides and patients by
     name, within a data set only, since names of different data sets may meet by chance; near-duplicates by
-    fingerprint over the eight symmetries. ``progress`` is called with the number of patches just
+    fingerprint over the eight symmetries. Keys take 26 bytes a patch, and the search for near-duplicates
+    about 800 more; names count once. ``progress`` is called with the number of patches just
     fingerprinted. Raises StoreError or one of its kinds where a shard cannot be read.
     """
     loaded = list(_load(manifest_urls))
@@ -134,65 +144,81 @@ def _load(manifest_urls: Sequence[str]) -> Iterator[_Loaded]:
         manifest, store = load_manifest(url)
         cache = ShardCache(store)
         for split in sorted({shard.split for shard in manifest.shards}):
-            columns = read_columns(manifest, store, split, cache)
+            records = manifest.of_split(split)
+            digests, labels = [], []
+            slides: dict[str, None] = {}
+            patients: dict[str, None] = {}
+            for columns in columns_of_shards(records, cache):
+                digests.append(digests_of(columns.keys))
+                labels.append(columns.labels)
+                slides |= dict.fromkeys(name for name in columns.slides if name is not None)
+                patients |= dict.fromkeys(name for name in columns.patients if name is not None)
+            keys = KeyTable.of(np.concatenate(digests), np.concatenate(labels))
             part = AuditedPart(
                 number=number,
                 manifest=url,
                 dataset=manifest.dataset,
                 split=split,
-                samples=len(columns.keys),
-                slides=len(set(columns.slides) - {None}),
-                patients=len(set(columns.patients) - {None}),
+                samples=len(keys.digests_N),
+                slides=len(slides),
+                patients=len(patients),
             )
-            yield _Loaded(part, manifest, store, columns)
+            yield _Loaded(part, records, cache, keys, slides, patients)
             number += 1
 
 
 def _by_key(loaded: Sequence[_Loaded]) -> Iterator[Overlap]:
-    places: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for one in loaded:
-        for key, label in zip(one.columns.keys, one.columns.labels.tolist(), strict=True):
-            places[key].append((one.part.number, label))
-    repeated: dict[tuple[int, int], dict[str, None]] = defaultdict(dict)
-    conflicting: dict[tuple[int, int], dict[str, None]] = defaultdict(dict)
-    for key, found in places.items():
-        for i, (second, label) in enumerate(found):
-            for first, other in found[:i]:
-                repeated[first, second][key] = None
-                if UNLABELLED not in (label, other) and label != other:
-                    conflicting[first, second][key] = None
+    repeated: Found = {}
+    conflicting: Found = {}
+    for second, one in enumerate(loaded):
+        for first, other in enumerate(loaded[: second + 1]):
+            same, conflict = one.keys.repeated() if other is one else other.keys.shared(one.keys)
+            repeated[first, second] = other.names(same)
+            conflicting[first, second] = other.names(conflict)
     yield from _overlaps("exact duplicate", loaded, repeated)
     yield from _overlaps("conflicting label", loaded, conflicting)
 
 
 def _by_group(loaded: Sequence[_Loaded]) -> Iterator[Overlap]:
-    for kind, column in (("slide on both sides", "slides"), ("patient on both sides", "patients")):
-        shared: dict[tuple[int, int], dict[str, None]] = {}
-        names = [dict.fromkeys(n for n in getattr(one.columns, column) if n is not None) for one in loaded]
+    kinds: tuple[tuple[Kind, str], ...] = (
+        ("slide on both sides", "slides"),
+        ("patient on both sides", "patients"),
+    )
+    for kind, column in kinds:
+        shared: Found = {}
         for second, one in enumerate(loaded):
             for first, other in enumerate(loaded[:second]):
                 if one.part.dataset == other.part.dataset and one.part.split is not other.part.split:
-                    shared[first, second] = {n: None for n in names[first] if n in names[second]}
-        yield from _overlaps(kind, loaded, shared)  # type: ignore[arg-type]
+                    names = [n for n in getattr(other, column) if n in getattr(one, column)]
+                    shared[first, second] = len(names), tuple(names[:_EXAMPLES])
+        yield from _overlaps(kind, loaded, shared)
 
 
 def _by_appearance(
     loaded: Sequence[_Loaded], progress: Callable[[int], None] | None
 ) -> tuple[list[Overlap], int]:
-    keys = [key for one in loaded for key in one.columns.keys]
-    part_of = np.repeat([one.part.number for one in loaded], [one.part.samples for one in loaded])
+    digests = np.concatenate([one.keys.digests_N for one in loaded])
+    ends = np.cumsum([one.part.samples for one in loaded])
     pairs, blank = find_near_duplicates(np.concatenate([_spectra(one, progress) for one in loaded]))
-    found: dict[tuple[int, int], dict[str, None]] = defaultdict(dict)
+    found: dict[tuple[int, int], list[NearPair]] = defaultdict(list)
     for pair in pairs:
-        if keys[pair.first] != keys[pair.second]:
-            sides = int(part_of[pair.first]), int(part_of[pair.second])
-            found[sides][f"{keys[pair.first]} ~ {keys[pair.second]} ({pair.correlation:.4f})"] = None
-    return list(_overlaps("near duplicate", loaded, found)), blank
+        if digests[pair.first] != digests[pair.second]:
+            first, second = np.searchsorted(ends, (pair.first, pair.second), side="right").tolist()
+            found[first, second].append(pair)
+    named: Found = {}
+    for (first, second), alike in found.items():
+        shown = alike[:_EXAMPLES]
+        keys = [
+            loaded[side].names(np.array(ids) - ends[side] + loaded[side].part.samples)[1]
+            for side, ids in ((first, [p.first for p in shown]), (second, [p.second for p in shown]))
+        ]
+        texts = [f"{a} ~ {b} ({p.correlation:.4f})" for a, b, p in zip(*keys, shown, strict=True)]
+        named[first, second] = len(alike), tuple(texts)
+    return list(_overlaps("near duplicate", loaded, named)), blank
 
 
 def _spectra(one: _Loaded, progress: Callable[[int], None] | None) -> Floats:
-    records = one.manifest.of_split(one.part.split)
-    shards = ShardSet(records, ShardCache(one.store), threads=_THREADS, mapped_bytes=0)
+    shards = ShardSet(one.records, one.cache, threads=_THREADS, mapped_bytes=0)
     result = np.empty((one.part.samples, 8, 8), dtype=np.float32)
     images = torch.empty((_CHUNK_SAMPLES, PATCH_PX, PATCH_PX, 3), dtype=torch.uint8)
     labels = torch.empty(_CHUNK_SAMPLES, dtype=torch.int64)
@@ -208,13 +234,8 @@ def _spectra(one: _Loaded, progress: Callable[[int], None] | None) -> Floats:
     return result
 
 
-def _overlaps(
-    kind: Kind, loaded: Sequence[_Loaded], found: dict[tuple[int, int], dict[str, None]]
-) -> Iterator[Overlap]:
-    for (first, second), names in sorted(found.items()):
-        if names:
+def _overlaps(kind: Kind, loaded: Sequence[_Loaded], found: Found) -> Iterator[Overlap]:
+    for (first, second), (count, examples) in sorted(found.items()):
+        if count:
             leak = loaded[first].part.split is not loaded[second].part.split
-            examples = tuple(list(names)[:_EXAMPLES])
-            yield Overlap(
-                kind=kind, first=first, second=second, count=len(names), examples=examples, leak=leak
-            )
+            yield Overlap(kind=kind, first=first, second=second, count=count, examples=examples, leak=leak)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -43,17 +45,25 @@ def read_columns(
     Raises ManifestError where there is no such split, StoreError or one of its kinds where a shard cannot
     be read.
     """
-    cache = cache or ShardCache(store)
-    keys: list[str] = []
-    labels: list[npt.NDArray[np.int8]] = []
-    described: list[dict[str, str | None]] = []
-    for record in manifest.of_split(split):
+    parts = list(columns_of_shards(manifest.of_split(split), cache or ShardCache(store)))
+    return SplitColumns(
+        list(chain.from_iterable(part.keys for part in parts)),
+        np.concatenate([part.labels for part in parts]),
+        list(chain.from_iterable(part.slides for part in parts)),
+        list(chain.from_iterable(part.centres for part in parts)),
+        list(chain.from_iterable(part.patients for part in parts)),
+    )
+
+
+def columns_of_shards(records: Sequence[ShardRecord], cache: ShardCache) -> Iterator[SplitColumns]:
+    """The columns of each shard by itself, so that no more than one is in memory. Raises as
+    ``read_columns``.
+    """
+    for record in records:
         part = _read_shard(record, cache)
-        keys += part.keys
-        labels.append(part.labels)
-        described += [_described(text, record) for text in part.texts]
-    slides, centres, patients = ([d.get(name) for d in described] for name in ("slide", "centre", "patient"))
-    return SplitColumns(keys, np.concatenate(labels), slides, centres, patients)
+        described = [_described(text, record) for text in part.texts]
+        names = ([d.get(name) for d in described] for name in ("slide", "centre", "patient"))
+        yield SplitColumns(part.keys, part.labels, *names)
 
 
 def read_labels(record: ShardRecord, cache: ShardCache) -> npt.NDArray[np.int8]:
@@ -117,7 +127,9 @@ def _read_array(tar: memoryview, record: ShardRecord, layout: ArrayLayout, *, te
 
 
 def _described(text: bytes, record: ShardRecord) -> dict[str, str | None]:
-    """What a sample's JSON member tells; values that are not text (a centre's number) become text."""
+    """What a sample's JSON member tells; values that are not text (a centre's number) become text, equal ones
+    one text.
+    """
     if not text:
         return {}
     try:
@@ -128,4 +140,4 @@ def _described(text: bytes, record: ShardRecord) -> dict[str, str | None]:
         ) from error
     if not isinstance(raw, dict):
         raise IntegrityError(f"a JSON member of shard {record.name} is {raw!r}", "an object")
-    return {name: None if value is None else str(value) for name, value in raw.items()}
+    return {name: None if value is None else sys.intern(str(value)) for name, value in raw.items()}

@@ -35,6 +35,7 @@ _BANDS = 4
 _FEATURELESS = 500.0
 """Patches of less energy are blank; all blank patches are alike."""
 _PAIRS_AT_ONCE = 1 << 20
+_TURNED_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,8 @@ def find_near_duplicates(spectra: Floats) -> tuple[list[NearPair], int]:
     bands = _bands_of(unit)
     best: dict[tuple[int, int], NearPair] = {}
     for symmetry in range(SYMMETRIES):
-        turned = turn(unit, symmetry)
-        for first, second in _candidates(bands, _bands_of(turned)):
-            correlation = np.einsum("nij,nij->n", turned[first], unit[second])
+        for first, second in _candidates(bands, _turned_bands(unit, symmetry)):
+            correlation = np.einsum("nij,nij->n", turn(unit[first], symmetry), unit[second])
             for place in np.flatnonzero(correlation >= _LEAST_CORRELATION).tolist():
                 a, b = int(kept[first[place]]), int(kept[second[place]])
                 pair = NearPair(a, b, symmetry, float(correlation[place]))
@@ -99,6 +99,15 @@ def turn(spectra: Floats, symmetry: int) -> Floats:
 def _bands_of(spectra: Floats) -> npt.NDArray[np.uint16]:
     """uint16 [N, 4]: the signs, 16 to a band."""
     return np.packbits(spectra.reshape(len(spectra), -1) > 0, axis=1).view(np.uint16)
+
+
+def _turned_bands(spectra: Floats, symmetry: int) -> npt.NDArray[np.uint16]:
+    """``_bands_of`` the turned spectra, without holding these."""
+    bands = np.empty((len(spectra), _BANDS), dtype=np.uint16)
+    for start in range(0, len(spectra), _TURNED_AT_ONCE):
+        part = slice(start, start + _TURNED_AT_ONCE)
+        bands[part] = _bands_of(turn(spectra[part], symmetry))
+    return bands
 
 
 def _candidates(
