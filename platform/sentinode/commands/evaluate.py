@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pydantic import model_validator
 
 from sentinode.commands.predictions_input import read_lesion_sizes, read_predictions
+from sentinode.commands.report_facts import facts_of
 from sentinode.config import Frozen
 from sentinode.data.manifest import Manifest, load_manifest
 from sentinode.data.pixels import read_pixels
@@ -20,6 +21,7 @@ from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.records import EvaluationConfig, EvaluationReport, SplitResult
 from sentinode.evaluation.report import evaluate
 from sentinode.evaluation.report_html import render_html
+from sentinode.evaluation.report_markdown import checklists, model_card
 from sentinode.evaluation.split_use import check_test_use, keep_test_use
 from sentinode.evaluation.submission import submission_csv
 from sentinode.experiment import RunRecord, load_detector
@@ -32,6 +34,8 @@ from sentinode.training.checkpoint import load_history
 log = logging.getLogger(__name__)
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
+MODEL_CARD = "model_card.md"
+CHECKLISTS = "checklists.md"
 SUBMISSION = "submission.csv"
 
 
@@ -161,7 +165,10 @@ def _measured(
 
 
 def keep_report(found: Evaluated, steps: Sequence[Mapping[str, str]] = ()) -> str:
-    """Render ``report.html``, keep it with the run, and return its text; ``steps`` is a table to show in it."""
+    """Keep ``report.html``, ``model_card.md`` and ``checklists.md`` with the run; returns the first one's text.
+
+    ``steps`` is a table to show in the report.
+    """
     report = found.report
     headline = Split(report.headline.split)
     shown = found.predictions[headline]
@@ -179,6 +186,9 @@ def keep_report(found: Evaluated, steps: Sequence[Mapping[str, str]] = ()) -> st
         steps=steps,
     )
     found.store.put(REPORT_HTML, text.encode())
+    facts = facts_of(found.record, found.manifest, found.store.url)
+    found.store.put(MODEL_CARD, model_card(report, facts).encode())
+    found.store.put(CHECKLISTS, checklists(report, facts).encode())
     return text
 
 
