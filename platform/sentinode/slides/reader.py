@@ -21,7 +21,7 @@ from sentinode.slides import openslide_backend
 from sentinode.slides.openslide_backend import OpenSlidePixels
 from sentinode.slides.ranged_file import Blocks, RangedFile
 from sentinode.slides.slide import Slide
-from sentinode.slides.tiffslide_backend import TiffSlidePixels, check_whole
+from sentinode.slides.tiffslide_backend import TiffSlidePixels, check_tiles, check_whole
 from sentinode.storage import Store, absolute_url, open_parent
 from sentinode.storage.files import typed_os_errors
 from sentinode.storage.urls import parse_url
@@ -47,7 +47,7 @@ def open_slide(url: str, mpp_um_px: float | None = None, backend: Backend | None
     """The slide at ``url``: a local file, or an object ``s3://bucket/key``, which is read by ranges.
 
     ``mpp_um_px`` (micrometres per pixel at level 0, x and y alike) takes the place of what the slide's metadata say.
-    ``backend`` None: OpenSlide for local files that it knows, else tiffslide.
+    ``backend`` None: OpenSlide for local files of which it sees all levels, else tiffslide.
 
     Raises ObjectNotFoundError, StoreError, ConfigError for a URL that cannot be used, MissingDependencyError, and
     SourceError for what is no whole slide or has no credible size of its pixels (see ``Slide``).
@@ -74,12 +74,12 @@ def open_slide(url: str, mpp_um_px: float | None = None, backend: Backend | None
 
 def _open_local(path: Path, start: bytes, backend: Backend | None) -> OpenSlidePixels | TiffSlidePixels:
     is_tiff = start.startswith(_TIFF)
-    if backend == "openslide" or (backend is None and openslide_backend.knows(path)):
-        if is_tiff:
-            _check_whole(path)
-        if not openslide_backend.knows(path):
-            raise _unknown(str(path), start, "OpenSlide")
-        return OpenSlidePixels(path)
+    if backend != "tiffslide" and openslide_backend.knows(path):
+        hides_levels = is_tiff and _check_tiff(path)
+        if backend == "openslide" or not hides_levels:
+            return OpenSlidePixels(path)
+    elif backend == "openslide":
+        raise _unknown(str(path), start, "OpenSlide")
     if not is_tiff:
         raise _unknown(str(path), start, "OpenSlide or tiffslide" if backend is None else "tiffslide")
     with typed_os_errors(str(path)):
@@ -112,22 +112,28 @@ def _owning(file: BinaryIO, where: str, blocks: Blocks | None = None) -> TiffSli
         raise
 
 
-def _check_whole(path: Path) -> None:
-    """Find a truncated TIFF at once: OpenSlide notices when it comes to the tile, perhaps after an hour.
+def _check_tiff(path: Path) -> bool:
+    """Whether levels are in SubIFDs (OME-TIFF), which OpenSlide does not see.
 
-    Label and macro image, which are not tiled, may have been cut away on purpose.
+    Raises SourceError on what OpenSlide takes badly. A truncated file it notices when it comes to the tile, perhaps
+    after an hour; tiles too large for the memory, from a damaged header, make it end the process. Label and macro
+    image, which are not tiled, may have been cut away on purpose.
     """
     import tifffile
 
     try:
         with tifffile.TiffFile(path) as file:
             for page in file.pages:
+                if page.is_tiled:
+                    check_tiles(page, str(path))
                 if page.is_tiled or page.index == 0:
                     check_whole(page, file.filehandle.size, str(path))
+            return bool(file.pages.first.subifds)
     except SourceError:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged or odd header makes the parser raise nearly anything
         _LOG.info("%s: left to OpenSlide, since tifffile does not understand it (%s)", path, error)
+        return False
 
 
 def _unknown(where: str, start: bytes, library: str) -> SourceError:

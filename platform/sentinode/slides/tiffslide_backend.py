@@ -111,12 +111,7 @@ class TiffSlidePixels:
                     "a bright-field slide: RGB of 8 bits",
                     "convert it to RGB",
                 )
-            if math.prod(keyframe.chunks) > MAX_TILE_PX:
-                raise SourceError(
-                    f"{self._where} keeps {keyframe.imagewidth} x {keyframe.imagelength} pixels in one piece",
-                    "tiles",
-                    "convert it: vips tiffsave in.tif out.tif --tile --pyramid --compression jpeg",
-                )
+            check_tiles(keyframe, self._where)
             check_whole(page, size_bytes, self._where)
             # Tiles left out by the scanner hold background.
             keyframe.nodata = 255
@@ -131,6 +126,17 @@ class TiffSlidePixels:
             for column in range(x1 // wide, (x2 - 1) // wide + 1):
                 index = row * across + column
                 yield page.dataoffsets[index], page.databytecounts[index]
+
+
+def check_tiles(page: Any, where: str) -> None:
+    """Raises SourceError where ``page`` (of tifffile) has tiles that are too large to be decoded."""
+    if math.prod(page.chunks) > MAX_TILE_PX:
+        raise SourceError(
+            f"{where} keeps {page.imagewidth} x {page.imagelength} pixels in pieces of {page.chunks} (height, width)",
+            f"tiles of at most {MAX_TILE_PX:,} pixels",
+            "convert it: vips tiffsave in.tif out.tif --tile --pyramid --compression jpeg; or copy it again, if its "
+            "header is damaged",
+        )
 
 
 def check_whole(page: Any, size_bytes: int, where: str) -> None:

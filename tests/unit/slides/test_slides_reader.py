@@ -177,7 +177,7 @@ class TestRefusals:
     def test_in_one_piece(self, tmp_path: Path) -> None:
         blank = np.zeros((8200, 8200), np.uint8)
         tifffile.imwrite(tmp_path / "a.tif", blank, rowsperstrip=8200, compression="deflate")
-        with pytest.raises(SourceError, match="in one piece"):
+        with pytest.raises(SourceError, match="in pieces of"):
             open_slide(str(tmp_path / "a.tif"), mpp_um_px=0.5)
 
     def test_sixteen_bits(self, tmp_path: Path) -> None:
@@ -194,6 +194,30 @@ def test_strips_and_grey_are_left_to_tiffslide(tmp_path: Path) -> None:
         assert np.array_equal(
             slide.read_region(30, 40, 0, (50, 60)), np.repeat(grey[40:100, 30:80, None], 3, 2)
         )
+
+
+def test_levels_in_subifds_are_seen(tmp_path: Path) -> None:
+    """OpenSlide sees but the first level of an OME-TIFF."""
+    rgb = gradient()
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tiff:
+        options = {"tile": (64, 64), "photometric": "rgb", "resolution": (2e4, 2e4), "resolutionunit": 3}
+        tiff.write(rgb, subifds=1, **options)
+        tiff.write(np.ascontiguousarray(rgb[::2, ::2]), subfiletype=1, **options)
+    with open_slide(str(tmp_path / "a.ome.tif")) as slide:
+        assert slide.backend == "tiffslide"
+        assert slide.level_dimensions == ((400, 300), (200, 150))
+        assert np.array_equal(slide.read_region(20, 10, 1, (40, 30)), rgb[::2, ::2][5:35, 10:50])
+
+
+@both
+def test_a_tile_size_beyond_the_memory(tmp_path: Path, backend: Backend) -> None:
+    """OpenSlide would end the process."""
+    path = write_pyramid(tmp_path / "a.tif", gradient())
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages.first.tags["TileWidth"].overwrite(1 << 20, dtype=4)
+        tiff.pages.first.tags["TileLength"].overwrite(1 << 20, dtype=4)
+    with pytest.raises(SourceError, match=r"a\.tif"):
+        open_slide(str(path), backend=backend)
 
 
 @pytest.mark.real_data
