@@ -162,11 +162,13 @@ class Slide:
 
 def _mpp(url: str, pixels: Pixels, given: float | None) -> tuple[float, float]:
     low, high = MPP_UM_PX
+    raw = pixels.mpp_um_px
     if given is not None:
         if not low <= given <= high:
             raise ConfigError(f"{given} um/px given for {url}", f"{low} to {high} at level 0, such as 0.243")
+        if None not in raw and str(given) not in raw:
+            _LOG.warning("%s: %s um/px, as given, in place of %s x %s in its metadata", url, given, *raw)
         return given, given
-    raw = pixels.mpp_um_px
     remedy = (
         "give the micrometres per pixel at level 0 by hand (40x: about 0.25, 20x: about 0.5), never by guess"
     )
