@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sentinode.evaluation.operating_point import OperatingPoint
 from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.records import Estimate, SplitResult
+from sentinode.evaluation.resampled import Resampled
 
 UNIT = "\N{NO-BREAK SPACE}%"
 
@@ -29,7 +30,7 @@ def percent(share: float | None, digits: int = 1) -> str:
     return f"{text}{UNIT}"
 
 
-def interval(e: Estimate, as_percent: bool = True) -> str:
+def interval(e: Estimate | Resampled, as_percent: bool = True) -> str:
     """``97.9–99.3 %`` or ``0.912–0.934``; words where there is none."""
     if e.low is None or e.high is None:
         return "not estimable"

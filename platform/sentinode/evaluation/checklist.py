@@ -8,6 +8,7 @@ from sentinode.config import Frozen
 from sentinode.evaluation.cautions import interval, percent
 from sentinode.evaluation.model_facts import ModelFacts
 from sentinode.evaluation.records import EvaluationReport, SplitResult
+from sentinode.evaluation.report_html import MEASURE_NAMES
 from sentinode.evaluation.report_words import calibration, test_uses
 
 NOT_REPORTED = "not reported"
@@ -61,7 +62,7 @@ def answers(report: EvaluationReport, facts: ModelFacts) -> dict[Answer, str]:
         "input": facts.input,
         "partition": "; ".join(f"{split}: {words}" for split, words in facts.splits.items()),
         "flow": "; ".join(_flow(r) for r in (report.valid, report.test) if r is not None),
-        "reference": facts.reference,
+        "reference": f"Compared with {facts.reference}.",
         "index_test": f"{facts.architecture}; {facts.input}",
         "software": f"{facts.versions}; code {facts.code}.",
         "training": facts.training,
@@ -72,8 +73,11 @@ def answers(report: EvaluationReport, facts: ModelFacts) -> dict[Answer, str]:
         ),
         "blinding": "The model sees pixels only; labels are joined to its output afterwards.",
         "measures": ", ".join(
-            name.replace("_", " ") for name in (*result.measures, *result.points[_point(report)].measures)
-        ),
+            words
+            for name, words in MEASURE_NAMES.items()
+            if name in result.measures or name in result.points[_point(report)].measures
+        )
+        + "; share of negatives that need not be read at stated sensitivities.",
         "uncertainty": f"{percent(report.config.level, 0)} intervals: {report.config.resamples} bootstrap "
         f"resamples over {'slides' if by_slide else 'patches'}; DeLong over the same units for AUROC; exact "
         "(Clopper-Pearson) intervals for proportions where patches are the units.",

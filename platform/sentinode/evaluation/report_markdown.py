@@ -10,6 +10,7 @@ from sentinode.evaluation.checklist_claim import CLAIM_2024
 from sentinode.evaluation.checklist_stard import STARD_AI
 from sentinode.evaluation.checklist_tripod import TRIPOD_AI
 from sentinode.evaluation.model_facts import ModelFacts
+from sentinode.evaluation.panel import workload_name
 from sentinode.evaluation.records import Estimate, EvaluationReport, SplitResult
 from sentinode.evaluation.report_html import AS_PERCENT, MEASURE_NAMES
 from sentinode.evaluation.report_words import calibration, prevalence, test_uses
@@ -93,7 +94,12 @@ def _checklist(checklist: Checklist, known: Mapping[Answer, str]) -> list[str]:
 
 def _figures(report: EvaluationReport, result: SplitResult) -> str:
     point = report.config.operating_point
-    rows = [(MEASURE_NAMES[n], *_cells(n, e)) for n, e in result.measures.items() if n in MEASURE_NAMES]
+    rows = [
+        (f"Negatives not to be read, {percent(s)} of tumour found", *_cells("specificity", e))
+        for s in report.config.workload_sensitivities
+        for e in (result.measures[workload_name(s)],)
+    ]
+    rows += [(w, *_cells(n, result.measures[n])) for n, w in MEASURE_NAMES.items() if n in result.measures]
     rows += [
         (f"{MEASURE_NAMES[n]}, {point}", *_cells(n, e)) for n, e in result.points[point].measures.items()
     ]
@@ -117,8 +123,7 @@ def _point_row(report: EvaluationReport, index: int) -> tuple[str, ...]:
     return (
         point.name,
         f"{point.threshold:.4f}",
-        " ".join(_cells("sensitivity", measured["sensitivity"])),
-        " ".join(_cells("specificity", measured["specificity"])),
+        *("{} ({})".format(*_cells(name, measured[name])) for name in ("sensitivity", "specificity")),
         f"{point.chosen_by}. {promise}",
     )
 

@@ -116,8 +116,8 @@ def workload_rows(result: SplitResult, config: EvaluationConfig) -> list[Workloa
             WorkloadRow(
                 sensitivity=s,
                 negatives=result.measures[workload_name(s)],
-                reading_saved=point and point.reading_saved,
-                at_prevalence=point and point.reading_saved_at_prevalence,
+                reading_saved=point.reading_saved if point else None,
+                at_prevalence=point.reading_saved_at_prevalence if point else None,
             )
         )
     return rows
@@ -135,6 +135,8 @@ GLOSSARY: Sequence[tuple[str, str]] = (
     ("Bootstrap, DeLong", "Two ways to compute an interval: by drawing patches again and again, and by a formula."),
     ("Validation, test", "Validation patches choose thresholds; test patches are kept aside to measure them."),
     ("Cohen's kappa, Matthews correlation", "Agreement with the reference beyond chance. 1 is perfect, 0 is chance."),
-    ("Guarantee", "What holds for new slides if they resemble those of validation: same scanner, staining, sampling."),
+    ("Lesion size", "Of a slide's largest metastasis: macro from 2 mm, micro below, itc (isolated tumour cells) up to 0.2 mm."),
+    ("Guarantee", "What holds for new tissue if it is exchangeable with that of validation: no way to tell which is "
+     "which, as with the same scanner, staining and way of sampling. For other tissue nothing is guaranteed."),
 )  # fmt: skip
 """Terms of the report for readers who do not use them daily."""
