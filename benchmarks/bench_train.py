@@ -114,7 +114,7 @@ def whole_epochs(folder: Path, paths: list[Path], spread: Spread, rounds: int) -
         work[f"bare step, {where}"] = _case(partial(cases.bare_steps, recipe, data, run), layout)
         unaugmented = _case(partial(cases.bare_steps, plain, data, run), layout)
         work[f"bare step without augmentation, {where}"] = unaugmented
-    measures, _ = interleave(work, rounds=rounds, seconds=1e-3)  # as long as an epoch takes
+    measures, _ = interleave(work, rounds=rounds, seconds=0.0)  # as long as an epoch takes
     seed_way = measures["seed's way: PIL, DataLoader, eager"]
     ratios = {}
     for where in spread:

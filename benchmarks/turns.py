@@ -67,6 +67,7 @@ class Worker:
         self._signal(signal.SIGSTOP)
 
     def run(self, seconds: float) -> Turn:
+        """For ``seconds``, and at least one step of the case."""
         self._signal(signal.SIGCONT)
         self._pipe.send(seconds)
         turn: Turn = self._pipe.recv()
@@ -98,7 +99,7 @@ def _serve(pipe: Connection, case: Case, core: int | None) -> None:
     while True:
         seconds = pipe.recv()
         began, began_cpu, done = time.perf_counter(), _cpu_s(), 0
-        while time.perf_counter() - began < seconds:
+        while not done or time.perf_counter() - began < seconds:
             done += next(work)
         took_s, cpu_s = time.perf_counter() - began, _cpu_s() - began_cpu
         pipe.send(Turn(done, took_s, cpu_s, _peak_mib()))
