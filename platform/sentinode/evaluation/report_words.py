@@ -135,7 +135,7 @@ GLOSSARY: Sequence[tuple[str, str]] = (
     ("Bootstrap, DeLong", "Two ways to compute an interval: by drawing patches again and again, and by a formula."),
     ("Validation, test", "Validation patches choose thresholds; test patches are kept aside to measure them."),
     ("Cohen's kappa, Matthews correlation", "Agreement with the reference beyond chance. 1 is perfect, 0 is chance."),
-    ("Lesion size", "Of a slide's largest metastasis: macro from 2 mm, micro below, itc (isolated tumour cells) up to 0.2 mm."),
+    ("Lesion size", "Of a slide's largest metastasis: macro from 2 mm, micro below, itc (single cells) up to 0.2 mm."),
     ("Guarantee", "What holds for new tissue if it is exchangeable with that of validation: no way to tell which is "
      "which, as with the same scanner, staining and way of sampling. For other tissue nothing is guaranteed."),
 )  # fmt: skip
