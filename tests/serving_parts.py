@@ -109,6 +109,7 @@ class Parts:
             onnx_path=self.onnx_path,
             safetensors_path=self.safetensors_path,
             golden=self.golden,
+            model_card="# Model card: tiny\n",
         )
 
 

@@ -1,8 +1,8 @@
 """Sealing a bundle into the registry and opening it again, verified.
 
-A bundle is ``bundles/<digest>/`` with ``model.onnx``, ``model.safetensors``, ``golden.safetensors`` and
-``card.json``; the card is written last, so a bundle without one does not exist. The digest is the SHA-256 of
-``card.json``.
+A bundle is ``bundles/<digest>/`` with ``model.onnx``, ``model.safetensors``, ``golden.safetensors``,
+``model_card.md`` for people and ``card.json`` for programs; the latter is written last, so a bundle without
+one does not exist. The digest is the SHA-256 of ``card.json``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ CARD_NAME: Final = "card.json"
 ONNX_NAME: Final = "model.onnx"
 WEIGHTS_NAME: Final = "model.safetensors"
 GOLDEN_NAME: Final = "golden.safetensors"
-FILE_NAMES: Final = (ONNX_NAME, WEIGHTS_NAME, GOLDEN_NAME)
+MODEL_CARD_NAME: Final = "model_card.md"
+FILE_NAMES: Final = (ONNX_NAME, WEIGHTS_NAME, GOLDEN_NAME, MODEL_CARD_NAME)
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -71,8 +72,12 @@ def bundle_prefix(digest: str) -> str:
     return f"bundles/{digest}/"
 
 
-def seal(store: Store, card: Card, *, onnx_path: Path, safetensors_path: Path, golden: Golden) -> str:
+def seal(
+    store: Store, card: Card, *, onnx_path: Path, safetensors_path: Path, golden: Golden, model_card: str
+) -> str:
     """Write a bundle into the registry ``store`` and return its digest; ``card.files`` is filled in here.
+
+    ``model_card`` is the same in Markdown, for people.
 
     Before anything is written, ONNX Runtime must load the graph and reproduce the golden probabilities to
     ``GOLDEN_TOLERANCE``. Sealing the same content again changes nothing and returns the same digest; a run
@@ -84,13 +89,14 @@ def seal(store: Store, card: Card, *, onnx_path: Path, safetensors_path: Path, g
     logits_B = OnnxModel(onnx_path).logits(golden.images_BHWC)
     golden.check_reproduced(probabilities(logits_B, card.calibration), "the exported ONNX graph")
     _check_safetensors(safetensors_path)
-    golden_bytes = golden.to_bytes()
+    made = {GOLDEN_NAME: golden.to_bytes(), MODEL_CARD_NAME: model_card.encode()}
     files = {
         ONNX_NAME: _file_record(onnx_path),
         WEIGHTS_NAME: _file_record(safetensors_path),
-        GOLDEN_NAME: FileRecord(
-            sha256=hashlib.sha256(golden_bytes).hexdigest(), size_bytes=len(golden_bytes)
-        ),
+        **{
+            name: FileRecord(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+            for name, data in made.items()
+        },
     }
     card_bytes = card.model_copy(update={"files": files}).canonical_json()
     digest = hashlib.sha256(card_bytes).hexdigest()
@@ -98,8 +104,9 @@ def seal(store: Store, card: Card, *, onnx_path: Path, safetensors_path: Path, g
     for name, path in ((ONNX_NAME, onnx_path), (WEIGHTS_NAME, safetensors_path)):
         if _is_missing(store, prefix + name, files[name]):
             store.upload(path, prefix + name)
-    if _is_missing(store, prefix + GOLDEN_NAME, files[GOLDEN_NAME]):
-        store.put(prefix + GOLDEN_NAME, golden_bytes)
+    for name, data in made.items():
+        if _is_missing(store, prefix + name, files[name]):
+            store.put(prefix + name, data)
     _put_card(store, prefix + CARD_NAME, card_bytes)
     logger.info("sealed bundle %s (%s) in %s", digest, card.name, store.url)
     return digest

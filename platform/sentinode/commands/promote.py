@@ -15,12 +15,14 @@ from sentinode.bundle.card import Card, OperatingPoint, Provenance
 from sentinode.bundle.golden import Golden
 from sentinode.bundle.registry import set_alias
 from sentinode.commands.evaluate import REPORT_JSON
+from sentinode.commands.report_facts import facts_of
 from sentinode.config import Frozen
 from sentinode.data.manifest import Manifest, load_manifest
 from sentinode.data.pixels import read_pixels
 from sentinode.errors import ConfigError, ObjectNotFoundError
 from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.records import EvaluationReport, SplitResult
+from sentinode.evaluation.report_markdown import model_card
 from sentinode.experiment import RunRecord, load_detector
 from sentinode.models.export import export_onnx
 from sentinode.schema import Split
@@ -79,7 +81,14 @@ def promote(config: PromoteCommand) -> str:
         export_onnx(detector, onnx)
         store.download(WEIGHTS_KEY, weights)
         registry = open_store(config.registry)
-        digest = seal(registry, card, onnx_path=onnx, safetensors_path=weights, golden=golden)
+        digest = seal(
+            registry,
+            card,
+            onnx_path=onnx,
+            safetensors_path=weights,
+            golden=golden,
+            model_card=model_card(report, facts_of(record, manifest, store.url, config.licence)),
+        )
     if config.alias:
         set_alias(registry, config.alias, digest)
     return digest

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from serving_parts import Parts, make_card, make_parts, sealed_registry
 
-from sentinode.bundle.bundle import FILE_NAMES, open_bundle, read_card
+from sentinode.bundle.bundle import FILE_NAMES, MODEL_CARD_NAME, open_bundle, read_card
 from sentinode.bundle.golden import Golden
 from sentinode.errors import BundleError
 from sentinode.evaluation.calibrator import Calibration
@@ -32,6 +32,7 @@ def test_bundle_opens_as_it_was_sealed(sealed: tuple[Store, str, Parts], tmp_pat
     assert bundle.digest == digest
     assert bundle.card == parts.card.model_copy(update={"files": bundle.card.files})
     assert set(bundle.card.files) == set(FILE_NAMES)
+    assert (bundle.folder / MODEL_CARD_NAME).read_text() == "# Model card: tiny\n"
     assert bundle.onnx_path.read_bytes() == parts.onnx_path.read_bytes()
     assert bundle.safetensors_path.read_bytes() == parts.safetensors_path.read_bytes()
     np.testing.assert_array_equal(bundle.golden.images_BHWC, parts.golden.images_BHWC)
