@@ -101,7 +101,7 @@ def run(config: EvaluateCommand) -> int:
 
 
 def evaluate_file(config: EvaluateCommand, url: str) -> tuple[EvaluationReport, str]:
-    """Measure a file of predictions and keep ``report.json``; returns the report and its URL.
+    """Measure a file of predictions and keep ``report.json`` and ``report.html``; returns the report and its URL.
 
     A file with a validation split and one other split is evaluated as a run is; else thresholds come from the
     patches that are measured, and the report warns of it. Raises EvaluationError, ConfigError.
@@ -112,13 +112,19 @@ def evaluate_file(config: EvaluateCommand, url: str) -> tuple[EvaluationReport, 
     if len(names) > 2 or (len(names) == 2 and Split.VALID.value not in names):
         raise ConfigError(f"{url} holds the splits {', '.join(names)}", "valid and one other, or one split")
     parts = {name: found.select(found.splits == name) for name in names}
-    if len(parts) == 2:
-        valid = parts.pop(Split.VALID.value)
-        report = _measured(config, store, valid, parts.popitem()[1])
-    elif parts:
-        report = _measured(config, store, parts.popitem()[1], None)
-    else:
+    if not parts:
         raise ConfigError(f"{url} holds no split to measure", "validation or test patches")
+    valid = parts.pop(Split.VALID.value) if len(parts) == 2 else parts.popitem()[1]
+    test = parts.popitem()[1] if parts else None
+    report = _measured(config, store, valid, test)
+    text = render_html(
+        report,
+        valid.calibrated(report.calibration),
+        None if test is None else test.calibrated(report.calibration),
+        title=f"Predictions of {url.rpartition('/')[2]}",
+        provenance={"Predictions": url, "Reference": config.reference or "labels of the same file"},
+    )
+    store.put(REPORT_HTML, text.encode())
     return report, store.locate(REPORT_JSON)
 
 
