@@ -204,7 +204,8 @@ class Demo:
         for info in store.list():
             if not info.key.startswith("data/shards/"):
                 store.download(info.key, self.out / info.key)
-        for name in (REPORT_HTML, evaluate_step.REPORT_JSON, evaluate_step.SUBMISSION):
+        texts = (evaluate_step.MODEL_CARD, evaluate_step.CHECKLISTS, evaluate_step.SUBMISSION)
+        for name in (REPORT_HTML, evaluate_step.REPORT_JSON, *texts):
             kept = self.out / "runs" / "demo" / name
             if kept.is_file():
                 (self.out / name).write_bytes(kept.read_bytes())

@@ -41,7 +41,7 @@ def roc(curves: Mapping[str, ScoreCurve], results: Sequence[SplitResult], point:
     at = results[-1].points[point.name].measures
     sensitivity, specificity = at["sensitivity"].value, at["specificity"].value
     if sensitivity is not None and specificity is not None:
-        side: Side = "below" if specificity < 0.5 else "right"
+        side: Side = "below" if specificity < 0.5 else "below-right"
         chart.marker(1 - specificity, sensitivity, "point", f"{point.name} threshold", side)
     return chart.render()
 
@@ -71,21 +71,16 @@ def workload(
     kept = np.linspace(WORKLOAD_FROM, 1, 801)
     for result in results:
         fpr, tpr = curves[result.split].roc()
-        spared = 1 - fpr[np.searchsorted(tpr, kept - 1e-12)]
+        at = np.searchsorted(tpr, kept - 1e-12)
+        spared = 1 - fpr[at]
+        name = SPLIT_NAMES.get(result.split, result.split)
         if result is results[-1]:
             chart.area(kept, spared, "fill-main")
-        name = SPLIT_NAMES.get(result.split, result.split)
+            share = result.positives / result.patches if prevalence is None else prevalence
+            saved = spared * (1 - share) + (1 - tpr[at]) * share
+            said = "" if prevalence is None else f" at {percent(prevalence)} tumour"
+            chart.line(kept, saved, "line-third", f"all reading{said}")
         chart.line(kept, spared, _line(result, results), f"negatives, {name}")
-    saved = [p for p in results[-1].workload if p.sensitivity >= WORKLOAD_FROM]
-    chart.line(
-        [p.sensitivity for p in saved],
-        [
-            p.reading_saved if p.reading_saved_at_prevalence is None else p.reading_saved_at_prevalence
-            for p in saved
-        ],
-        "line-third",
-        "all reading" + ("" if prevalence is None else f" at {percent(prevalence)} tumour"),
-    )
     for name, estimate in results[-1].measures.items():
         if name.startswith("specificity_at_sensitivity_") and estimate.value is not None:
             sensitivity = float(name.rsplit("_", 1)[1])

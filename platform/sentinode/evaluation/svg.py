@@ -15,12 +15,13 @@ from numpy.typing import ArrayLike
 
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 68, 24, 14, 50
 
-Side = Literal["right", "above-right", "below-left", "below"]
+Side = Literal["right", "above-right", "below-right", "below-left", "below"]
 """Where a marker's label stands."""
 
 _SIDES = {
     "right": (11, 5, "start"),
     "above-right": (5, -11, "start"),
+    "below-right": (9, 20, "start"),
     "below-left": (-6, 21, "end"),
     "below": (0, 24, "middle"),
 }
