@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st, settings
 
 from sentinode.data.audit_keys import DIGEST_BYTES, KeyTable, digests_of
 
@@ -27,6 +27,7 @@ def named(samples: list[tuple[str, int]], ids: np.ndarray) -> set[str]:
     return {keys[i] for i in ids}
 
 
+@settings(deadline=None)
 @given(SAMPLES)
 def test_repetitions_and_conflicts_within_a_split(samples: list[tuple[str, int]]) -> None:
     repeated, conflicting = table(samples).repeated()
@@ -35,6 +36,7 @@ def test_repetitions_and_conflicts_within_a_split(samples: list[tuple[str, int]]
     assert named(samples, conflicting) == {key for key, found in labels.items() if {0, 1} <= set(found)}
 
 
+@settings(deadline=None)
 @given(SAMPLES, SAMPLES)
 def test_keys_and_conflicts_between_splits(
     first: list[tuple[str, int]], second: list[tuple[str, int]]

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st, settings
 
 from sentinode.data.permutation import key_of, permute, permute_many
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(0, 2**64 - 1))
 def test_every_index_is_hit_once(n: int, key: int) -> None:
     assert sorted(permute(np.arange(n), n, key)) == list(range(n))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**12), st.integers(0, 2**64 - 1), st.data())
 def test_large_domains_stay_inside_and_apart(n: int, key: int, data: st.DataObject) -> None:
     index = np.array(sorted(data.draw(st.sets(st.integers(0, n - 1), min_size=1, max_size=50))))
@@ -24,6 +26,7 @@ def test_large_domains_stay_inside_and_apart(n: int, key: int, data: st.DataObje
     assert ((result >= 0) & (result < n)).all()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=8), st.integers(0, 2**32))
 def test_many_permutations_at_once_equal_each_alone(sizes: list[int], first_key: int) -> None:
     index = np.concatenate([np.arange(n) for n in sizes])

@@ -7,8 +7,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st, settings
 
 from sentinode.data.plan import (
     PADDING,
@@ -43,6 +43,7 @@ def joined(plan: EpochPlan, world_size: int, start_step: int = 0) -> np.ndarray:
     return np.concatenate([plan.ids(r, world_size, start_step) for r in range(world_size)], axis=1)
 
 
+@settings(deadline=None)
 @given(training_plans())
 def test_training_takes_each_sample_once_and_drops_only_the_short_step(
     case: tuple[list[int], EpochPlan, list[int]],
@@ -54,6 +55,7 @@ def test_training_takes_each_sample_once_and_drops_only_the_short_step(
     assert plan.dropped_samples == sum(shards) - len(ids) < plan.batch_size
 
 
+@settings(deadline=None)
 @given(training_plans())
 def test_the_global_order_does_not_depend_on_the_number_of_ranks(
     case: tuple[list[int], EpochPlan, list[int]],
@@ -64,6 +66,7 @@ def test_the_global_order_does_not_depend_on_the_number_of_ranks(
         assert (joined(plan, world_size) == alone).all()
 
 
+@settings(deadline=None)
 @given(training_plans(), st.data())
 def test_an_epoch_resumes_at_any_step_with_any_number_of_ranks(
     case: tuple[list[int], EpochPlan, list[int]], data: st.DataObject
@@ -76,6 +79,7 @@ def test_an_epoch_resumes_at_any_step_with_any_number_of_ranks(
     assert (np.concatenate([seen, rest]) == joined(plan, 1)).all()
 
 
+@settings(deadline=None)
 @given(SHARDS, st.integers(1, 33), st.integers(1, 9))
 def test_evaluation_counts_every_sample_once_and_pads_all_ranks_alike(
     shards: list[int], batch_size: int, world_size: int
@@ -90,6 +94,7 @@ def test_evaluation_counts_every_sample_once_and_pads_all_ranks_alike(
         assert real.tolist() == list(range(len(real))), "padding comes last"
 
 
+@settings(deadline=None)
 @given(training_plans(), st.integers(1, 70))
 def test_windows_cut_the_epoch_without_changing_it(
     case: tuple[list[int], EpochPlan, list[int]], window_steps: int
@@ -99,6 +104,7 @@ def test_windows_cut_the_epoch_without_changing_it(
     assert (np.concatenate(windows) == plan.ids(0, 1)).all()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 3))
 def test_balanced_sampling_is_even(negatives: int, tumours: int, epoch: int) -> None:
     labels = np.array([0] * negatives + [1] * tumours, dtype=np.int8)
@@ -142,6 +148,7 @@ def balanced_block_plans(draw: st.DrawFn) -> tuple[np.ndarray, EpochPlan, list[i
     return labels, plan, [n for n in range(1, batch + 1) if batch % n == 0]
 
 
+@settings(deadline=None)
 @given(balanced_block_plans())
 def test_balanced_blocks_draw_both_classes_alike_and_the_larger_one_once(
     case: tuple[np.ndarray, EpochPlan, list[int]],
@@ -158,6 +165,7 @@ def test_balanced_blocks_draw_both_classes_alike_and_the_larger_one_once(
         assert of_class.max() - of_class.min() <= 1
 
 
+@settings(deadline=None)
 @given(balanced_block_plans(), st.data())
 def test_balanced_blocks_resume_at_any_step_with_any_number_of_ranks(
     case: tuple[np.ndarray, EpochPlan, list[int]], data: st.DataObject
