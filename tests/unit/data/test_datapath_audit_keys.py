@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import given, settings
-from hypothesis import strategies as st, settings
+from hypothesis import strategies as st
 
 from sentinode.data.audit_keys import DIGEST_BYTES, KeyTable, digests_of
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 from hypothesis import given, settings
-from hypothesis import strategies as st, settings
+from hypothesis import strategies as st
 
 from sentinode.data.permutation import key_of, permute, permute_many
 

@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
-from hypothesis import strategies as st, settings
+from hypothesis import strategies as st
 
 from sentinode.data.plan import (
     PADDING,
