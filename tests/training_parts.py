@@ -18,7 +18,20 @@ from sentinode.data.manifest import Manifest, ShardRecord
 from sentinode.data.shards import ShardSample, build_shard
 from sentinode.schema import Encoding, Split
 from sentinode.storage import open_store
+from sentinode.training.config import Recipe, TrainConfig
 from sentinode.training.feeds import Feeds
+from sentinode.training.state import TrainingState
+
+
+def plan(**changes: object) -> Recipe:
+    """A short training of the seed CNN, in float32."""
+    settings = {"epochs": 4, "batch_size": 16, "lr": 3e-3, "precision": "fp32", **changes}
+    return Recipe(train=TrainConfig.model_validate(settings))
+
+
+def weights(state: TrainingState) -> torch.Tensor:
+    """All numbers of the network in one row."""
+    return torch.cat([value.flatten() for value in state.net.state_dict().values()])
 
 
 @cache

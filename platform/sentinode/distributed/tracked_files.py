@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sentinode.distributed.repeating import repeating
 from sentinode.storage import Store
 from sentinode.tracking import Tracker, last_step, whole_records
 
@@ -28,19 +28,10 @@ def kept_files(tracker: Tracker, folder: Path, store: Store) -> Iterator[None]:
                 store.put(key, whole_records(content) if path.suffix == ".wandb" else content)
                 kept[key] = version
 
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(KEEP_EVERY_S):
-            tracker.attempt("keep its files", keep)
-
-    thread = threading.Thread(target=watch, name="wandb-keeper", daemon=True)
-    thread.start()
     try:
-        yield
+        with repeating(lambda: tracker.attempt("keep its files", keep), KEEP_EVERY_S, "wandb-keeper"):
+            yield
     finally:
-        over.set()
-        thread.join()
         tracker.attempt("keep its files to the end", keep)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from pydantic import ValidationError
 
+from sentinode.distributed.repeating import repeating
 from sentinode.errors import StoreError
 from sentinode.storage import Store
 from sentinode.training.checkpoint import load_history
@@ -46,7 +46,6 @@ class NoOnlooker:
 @contextmanager
 def watched(store: Store, onlooker: Onlooker) -> Iterator[None]:
     """Tell ``onlooker`` of what the run in ``store`` does within the ``with``; of former epochs nothing."""
-    over = threading.Event()
     told = len(load_history(store))
     seen: ProgressRecord | None = None
 
@@ -66,18 +65,12 @@ def watched(store: Store, onlooker: Onlooker) -> Iterator[None]:
             onlooker.progress(record)
 
     def follow() -> None:
-        while not over.wait(WATCH_S):
-            try:
-                tell_epochs()
-                tell_progress()
-            except (StoreError, ValidationError) as error:
-                log.debug("progress is not known for now: %s", error)
+        try:
+            tell_epochs()
+            tell_progress()
+        except (StoreError, ValidationError) as error:
+            log.debug("progress is not known for now: %s", error)
 
-    thread = threading.Thread(target=follow, name="watch-run", daemon=True)
-    thread.start()
-    try:
+    with repeating(follow, WATCH_S, "watch-run"):
         yield
-    finally:
-        over.set()
-        thread.join()
     tell_epochs()

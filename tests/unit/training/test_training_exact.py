@@ -9,35 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from training_parts import MemoryData
+from training_parts import MemoryData, plan, weights
 
 from sentinode.data.loader import Batch
 from sentinode.errors import TrainingError
 from sentinode.storage import open_store
 from sentinode.training.checkpoint import POINTER_KEY, CheckpointPointer
-from sentinode.training.config import Recipe, TrainConfig
 from sentinode.training.feeds import Feeds
 from sentinode.training.loop import RankContext, run_training
-from sentinode.training.state import TrainingState
 
 ONE = RankContext()
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def plan(**changes: object) -> Recipe:
-    settings = {"epochs": 3, "batch_size": 16, "lr": 3e-3, "precision": "fp32", **changes}
-    return Recipe(train=TrainConfig.model_validate(settings))
-
-
-def weights(state: TrainingState) -> torch.Tensor:
-    return torch.cat([value.flatten() for value in state.net.state_dict().values()])
 
 
 class Killed(Exception):  # noqa: N818
