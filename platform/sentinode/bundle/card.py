@@ -7,6 +7,8 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
+from sentinode.bundle.scores import ScoreReference
+from sentinode.bundle.stain import StainStatistics
 from sentinode.config import Frozen, Record
 from sentinode.evaluation.calibrator import Calibration
 from sentinode.evaluation.guarantee import Guarantee
@@ -84,6 +86,10 @@ class Card(Record):
     """Split (valid, test) to measure to value or interval."""
     test_uses: int = Field(default=0, ge=0)
     """How often the model had been measured on its test split when the bundle was sealed: 1 is as it should be."""
+    stain: StainStatistics | None = None
+    """Colours of the training patches, to tell patches that are stained unlike them; None on old cards."""
+    scores: ScoreReference | None = None
+    """Probabilities on validation, to measure drift against; None on old cards."""
     licence: str
     """Of the weights, e.g. ``Apache-2.0, trained on CC0 data``."""
     notice: str = RESEARCH_USE_ONLY

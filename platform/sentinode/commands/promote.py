@@ -14,11 +14,13 @@ from sentinode.bundle.bundle import seal
 from sentinode.bundle.card import Card, OperatingPoint, Provenance
 from sentinode.bundle.golden import Golden
 from sentinode.bundle.registry import set_alias
+from sentinode.bundle.scores import ScoreReference
+from sentinode.bundle.stain import StainStatistics
 from sentinode.commands.evaluate import REPORT_JSON
 from sentinode.commands.report_facts import facts_of
 from sentinode.config import Frozen
 from sentinode.data.manifest import Manifest, load_manifest
-from sentinode.data.pixels import read_pixels
+from sentinode.data.pixels import read_pixels, sample_pixels
 from sentinode.errors import ConfigError, ObjectNotFoundError
 from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.records import EvaluationReport, SplitResult
@@ -31,6 +33,8 @@ from sentinode.training.checkpoint import WEIGHTS_KEY
 
 log = logging.getLogger(__name__)
 GOLDEN_PATCHES = 16
+STAIN_PATCHES = 4096
+"""Training patches whose stain the card describes."""
 
 
 class PromoteCommand(Frozen):
@@ -71,8 +75,14 @@ def promote(config: PromoteCommand) -> str:
     report = _report(store)
     manifest, data = load_manifest(record.experiment.data)
     record.check_data(manifest)
-    card = _card(config, record, manifest, report)
-    images_BHWC = _golden_images(store, manifest, data)
+    valid = Predictions.read(store, f"predictions/{Split.VALID.value}.parquet")
+    card = _card(config, record, manifest, report).model_copy(
+        update={
+            "stain": StainStatistics.of(sample_pixels(manifest, data, Split.TRAIN, STAIN_PATCHES)),
+            "scores": _scores(valid, report),
+        }
+    )
+    images_BHWC = _golden_images(valid, manifest, data)
     with torch.inference_mode():
         logits_B = detector(torch.from_numpy(images_BHWC)).numpy()
     golden = Golden.of(images_BHWC, logits_B, card.calibration)
@@ -150,11 +160,15 @@ def _figures(result: SplitResult) -> dict[str, JsonValue]:
     return {name: [e.value, e.low, e.high] for name, e in rows.items()}
 
 
+def _scores(valid: Predictions, report: EvaluationReport) -> ScoreReference:
+    shown = valid.labelled().calibrated(report.calibration)
+    return ScoreReference.of(shown.probabilities, shown.labels)
+
+
 def _golden_images(
-    store: Store, manifest: Manifest, data: Store
+    valid: Predictions, manifest: Manifest, data: Store
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Validation patches spread evenly over the range of scores, the lowest and the highest included."""
-    valid = Predictions.read(store, f"predictions/{Split.VALID.value}.parquet")
     order = np.argsort(valid.logits, kind="stable")
     picks = np.unique(np.linspace(0, len(order) - 1, GOLDEN_PATCHES).round().astype(np.int64))
     return read_pixels(manifest, data, Split.VALID, order[picks])

@@ -34,3 +34,21 @@ def read_pixels(
     finally:
         shards.close()
     return images_BHWC.numpy()
+
+
+def sample_pixels(
+    manifest: Manifest, store: Store, split: Split, count: int, shards: int = 8
+) -> npt.NDArray[np.uint8]:
+    """Pixels uint8 [N, 96, 96, 3] of up to ``count`` samples of ``split``, evenly spread over up to ``shards``
+    shards; which ones depends on the manifest alone. Raises as ``read_pixels``.
+    """
+    sizes = np.array([record.samples for record in manifest.of_split(split)])
+    starts = np.cumsum(sizes) - sizes
+    chosen = np.unique(np.linspace(0, len(sizes) - 1, min(shards, len(sizes))).round().astype(np.int64))
+    ids = np.concatenate([starts[shard] + np.arange(sizes[shard]) for shard in chosen])
+    return read_pixels(manifest, store, split, ids[_spread(len(ids), count)])
+
+
+def _spread(length: int, count: int) -> npt.NDArray[np.int64]:
+    """Up to ``count`` different positions below ``length``, evenly spread."""
+    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(np.int64))

@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import torch
 
-RUIFROK_HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
-"""Optical density of haematoxylin, eosin and diaminobenzidine in red, green and blue.
-
-Ruifrok and Johnston, "Quantification of histochemical staining by color deconvolution", Anal. Quant. Cytol.
-Histol. 23 (2001) 291-299."""
+from sentinode.data.stain_vectors import RUIFROK_HED
 
 _DARKEST = 1 / 255
 """Intensities below one grey level count as one: OD stays finite."""
