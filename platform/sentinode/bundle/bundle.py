@@ -1,8 +1,9 @@
 """Sealing a bundle into the registry and opening it again, verified.
 
 A bundle is ``bundles/<digest>/`` with ``model.onnx``, ``model.safetensors``, ``golden.safetensors``,
-``model_card.md`` for people and ``card.json`` for programs; the latter is written last, so a bundle without
-one does not exist. The digest is the SHA-256 of ``card.json``.
+``model_card.md`` for people and ``card.json`` for programs, and for some networks ``dense.onnx``, which scores
+whole tiles of slides. The card is written last, so a bundle without one does not exist. The digest is the SHA-256
+of ``card.json``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final
 import safetensors
 
 from sentinode.bundle.card import PICKLE_SUFFIXES, Card, FileRecord
+from sentinode.bundle.dense_model import DenseModel
 from sentinode.bundle.golden import Golden, probabilities
 from sentinode.bundle.onnx_model import OnnxModel
 from sentinode.errors import (
@@ -36,6 +38,8 @@ WEIGHTS_NAME: Final = "model.safetensors"
 GOLDEN_NAME: Final = "golden.safetensors"
 MODEL_CARD_NAME: Final = "model_card.md"
 FILE_NAMES: Final = (ONNX_NAME, WEIGHTS_NAME, GOLDEN_NAME, MODEL_CARD_NAME)
+DENSE_NAME: Final = "dense.onnx"
+OPTIONAL_NAMES: Final = (DENSE_NAME,)
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -53,6 +57,11 @@ class Bundle:
     def onnx_path(self) -> Path:
         """The graph: ``images`` uint8 [B, 96, 96, 3] to ``logit`` float32 [B]."""
         return self.folder / ONNX_NAME
+
+    @property
+    def dense_path(self) -> Path | None:
+        """The graph for tiles of slides, described by ``card.dense``; None where the network has no such form."""
+        return self.folder / DENSE_NAME if DENSE_NAME in self.card.files else None
 
     @property
     def safetensors_path(self) -> Path:
@@ -73,15 +82,23 @@ def bundle_prefix(digest: str) -> str:
 
 
 def seal(
-    store: Store, card: Card, *, onnx_path: Path, safetensors_path: Path, golden: Golden, model_card: str
+    store: Store,
+    card: Card,
+    *,
+    onnx_path: Path,
+    safetensors_path: Path,
+    golden: Golden,
+    model_card: str,
+    dense_path: Path | None = None,
 ) -> str:
     """Write a bundle into the registry ``store`` and return its digest; ``card.files`` is filled in here.
 
-    ``model_card`` is the same in Markdown, for people.
+    ``model_card`` is the same in Markdown, for people. ``dense_path`` is the graph for tiles of slides that
+    ``card.dense`` describes.
 
     Before anything is written, ONNX Runtime must load the graph and reproduce the golden probabilities to
-    ``GOLDEN_TOLERANCE``. Sealing the same content again changes nothing and returns the same digest; a run
-    that was killed in between is completed.
+    ``GOLDEN_TOLERANCE``, and the dense graph must score a tile as the patch graph scores its patches. Sealing the
+    same content again changes nothing and returns the same digest; a run that was killed in between is completed.
 
     Raises BundleError where a part is damaged or the parts do not fit together, StoreError where the store
     fails.
@@ -89,10 +106,15 @@ def seal(
     logits_B = OnnxModel(onnx_path).logits(golden.images_BHWC)
     golden.check_reproduced(probabilities(logits_B, card.calibration), "the exported ONNX graph")
     _check_safetensors(safetensors_path)
+    paths = {ONNX_NAME: onnx_path, WEIGHTS_NAME: safetensors_path}
+    if (dense_path is None) != (card.dense is None):
+        raise BundleError("a card and a dense graph of which one is missing", "both or neither")
+    if dense_path is not None and card.dense is not None:
+        DenseModel(dense_path, card.dense).check_equals(OnnxModel(onnx_path), golden.images_BHWC)
+        paths[DENSE_NAME] = dense_path
     made = {GOLDEN_NAME: golden.to_bytes(), MODEL_CARD_NAME: model_card.encode()}
     files = {
-        ONNX_NAME: _file_record(onnx_path),
-        WEIGHTS_NAME: _file_record(safetensors_path),
+        **{name: _file_record(path) for name, path in paths.items()},
         **{
             name: FileRecord(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
             for name, data in made.items()
@@ -101,7 +123,7 @@ def seal(
     card_bytes = card.model_copy(update={"files": files}).canonical_json()
     digest = hashlib.sha256(card_bytes).hexdigest()
     prefix = bundle_prefix(digest)
-    for name, path in ((ONNX_NAME, onnx_path), (WEIGHTS_NAME, safetensors_path)):
+    for name, path in paths.items():
         if _is_missing(store, prefix + name, files[name]):
             store.upload(path, prefix + name)
     for name, data in made.items():
@@ -166,18 +188,18 @@ def _card_bytes(store: Store, key: str, digest: str) -> bytes:
 
 
 def _check_names(store: Store, prefix: str, card: Card) -> None:
-    if set(card.files) != set(FILE_NAMES):
+    if set(card.files) - set(OPTIONAL_NAMES) != set(FILE_NAMES):
         raise BundleError(
             f"the card lists {', '.join(sorted(card.files)) or 'no files'}", ", ".join(FILE_NAMES)
         )
     present = {info.key.removeprefix(prefix) for info in store.list(prefix)}
-    for name in sorted(present - {*FILE_NAMES, CARD_NAME}):
+    for name in sorted(present - {*card.files, CARD_NAME}):
         kind = (
             "may hold pickled code and" if Path(name).suffix.lower() in PICKLE_SUFFIXES else "is a file that"
         )
         raise BundleError(
             f"{store.locate(prefix + name)} {kind} is not on the card",
-            f"{', '.join(FILE_NAMES)} and {CARD_NAME}, nothing else",
+            f"{', '.join(card.files)} and {CARD_NAME}, nothing else",
             "find out who put it there; remove it or seal the bundle anew",
         )
 

@@ -12,6 +12,7 @@ from sentinode.bundle.stain import StainStatistics
 from sentinode.config import Frozen, Record
 from sentinode.evaluation.calibrator import Calibration
 from sentinode.evaluation.guarantee import Guarantee
+from sentinode.models.dense_geometry import DenseGeometry
 from sentinode.schema import CLASS_NAMES, PATCH_MPP_UM_PX, PATCH_PX, RESEARCH_USE_ONLY
 
 PICKLE_SUFFIXES: Final = frozenset(
@@ -90,6 +91,8 @@ class Card(Record):
     """Colours of the training patches, to tell patches that are stained unlike them; None on old cards."""
     scores: ScoreReference | None = None
     """Probabilities on validation, to measure drift against; None on old cards."""
+    dense: DenseGeometry | None = None
+    """The windows of ``dense.onnx``, which scores whole tiles of slides; None where the network has no such form."""
     licence: str
     """Of the weights, e.g. ``Apache-2.0, trained on CC0 data``."""
     notice: str = RESEARCH_USE_ONLY

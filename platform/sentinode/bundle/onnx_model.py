@@ -24,22 +24,7 @@ class OnnxModel:
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Spinning threads would take the cores that decode the next batch.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            # From bytes, not by path: a graph must not pull weights from files beside it, which no checksum
-            # covers.
-            self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=_providers())
-        except Exception as error:
-            raise BundleError(
-                f"ONNX Runtime {onnxruntime.__version__} cannot load {path.name} ({_first_line(error)})",
-                "one self-contained ONNX file without external data",
-                "export it anew (torch.onnx.export(..., external_data=False))",
-            ) from error
+        self._session = load_session(path, threads)
         _check_signature(self._session, path.name)
 
     @property
@@ -51,6 +36,26 @@ class OnnxModel:
         """Tumour logits float32 [B] of patches uint8 [B, 96, 96, 3]."""
         (logits_B,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: images_BHWC})
         return cast("NDArray[np.float32]", logits_B)
+
+
+def load_session(path: Path, threads: int) -> Any:
+    """An ONNX Runtime session over ``path``, on the GPU where there is one. Raises BundleError."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Spinning threads would take the cores that decode the next batch.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        # From bytes, not by path: a graph must not pull weights from files beside it, which no checksum
+        # covers.
+        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=_providers())
+    except Exception as error:
+        raise BundleError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {path.name} ({_first_line(error)})",
+            "one self-contained ONNX file without external data",
+            "export it anew (torch.onnx.export(..., external_data=False))",
+        ) from error
 
 
 def _providers() -> list[Any]:

@@ -26,6 +26,7 @@ from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.records import EvaluationReport, SplitResult
 from sentinode.evaluation.report_markdown import model_card
 from sentinode.experiment import RunRecord, load_detector
+from sentinode.models.dense import export_dense_onnx
 from sentinode.models.export import export_onnx
 from sentinode.schema import Split
 from sentinode.storage import Store, StoreUrl, open_store
@@ -89,14 +90,17 @@ def promote(config: PromoteCommand) -> str:
     with tempfile.TemporaryDirectory(prefix="sentinode-seal-") as folder:
         onnx, weights = Path(folder, "model.onnx"), Path(folder, "model.safetensors")
         export_onnx(detector, onnx)
+        dense_path = Path(folder, "dense.onnx")
+        dense = export_dense_onnx(detector, dense_path)
         store.download(WEIGHTS_KEY, weights)
         registry = open_store(config.registry)
         digest = seal(
             registry,
-            card,
+            card.model_copy(update={"dense": dense}),
             onnx_path=onnx,
             safetensors_path=weights,
             golden=golden,
+            dense_path=dense_path if dense else None,
             model_card=model_card(report, facts_of(record, manifest, store.url, config.licence)),
         )
     if config.alias:
