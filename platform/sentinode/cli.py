@@ -20,6 +20,7 @@ from sentinode.errors import ConfigError, SentinodeError
 from sentinode.logs import configure_logging
 
 COMMANDS: Final = {
+    "synthesize": "synthetic whole slides with metastases of known size, annotations and labels",
     "ingest": "a folder of labelled patches -> shards and a manifest",
     "verify": "re-read a data set and name each fault",
     "audit": "what stands on both sides of a split: duplicates, slides, patients",
@@ -137,5 +138,5 @@ def _print_overview() -> None:
         "usage: sentinode <command> \\[options]\n\nLymph-node metastasis detectors: train, search, serve.\n"
     )
     for name, what in COMMANDS.items():
-        console.print(f"  [bold]{name:<10}[/] {what}")
+        console.print(f"  [bold]{name:<11}[/] {what}")
     console.print("\nsentinode <command> --help shows its options. Research use only.")

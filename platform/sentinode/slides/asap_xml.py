@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import logging
 from array import array
+from collections.abc import Sequence
 from typing import Final
 from xml.parsers import expat
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
+from shapely import LinearRing
 
 from sentinode.errors import SourceError
-from sentinode.slides.annotations import PointBudget, Region, check_size, outline
+from sentinode.slides.annotations import PointBudget, Region, check_size, outline, polygons_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -108,3 +111,39 @@ class _Reader:
             raise SourceError(
                 f"{self._where} has a coordinate {str(attributes)[:120]}", "numbers as Order, X and Y"
             ) from error
+
+
+def write_asap_xml(regions: Sequence[Region], hole_group: str = "_2") -> bytes:
+    """An ASAP file of ``regions`` in their order, the label as the group; ``read_asap_xml`` reads it.
+
+    ASAP knows no holes: one becomes an annotation of ``hole_group``, which ``tumour_of`` takes away again, and a
+    region of several parts becomes one annotation a part.
+    """
+    rings = [
+        (region.label or "None", part.exterior, [*part.interiors])
+        for region in regions
+        for part in polygons_of(region.shape).geoms
+    ]
+    flat = [(group, outer) for group, outer, _ in rings]
+    flat += [(hole_group, hole) for _, _, holes in rings for hole in holes]
+    annotations = "".join(
+        f'\t\t<Annotation Name="Annotation {number}" Type="Polygon" PartOfGroup={quoteattr(group)} '
+        f'Color="#F4FA58">\n\t\t\t<Coordinates>\n{_points(ring)}\t\t\t</Coordinates>\n\t\t</Annotation>\n'
+        for number, (group, ring) in enumerate(flat)
+    )
+    groups = "".join(
+        f'\t\t<Group Name={quoteattr(group)} PartOfGroup="None" Color="#00ff00"><Attributes /></Group>\n'
+        for group in sorted({group for group, _ in flat})
+    )
+    return (
+        f'<?xml version="1.0"?>\n<{_ROOT}>\n\t<Annotations>\n{annotations}\t</Annotations>\n'
+        f"\t<AnnotationGroups>\n{groups}\t</AnnotationGroups>\n</{_ROOT}>\n"
+    ).encode()
+
+
+def _points(ring: LinearRing) -> str:
+    """A closed ring as ASAP's open one."""
+    return "".join(
+        f'\t\t\t\t<Coordinate Order="{order}" X="{x!r}" Y="{y!r}" />\n'
+        for order, (x, y) in enumerate(np.asarray(ring.coords)[:-1, :2].tolist())
+    )

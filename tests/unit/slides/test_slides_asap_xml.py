@@ -12,8 +12,8 @@ from slide_parts import asap_xml, square
 
 from sentinode.errors import SourceError
 from sentinode.slides import annotations
-from sentinode.slides.annotations import Classes, tumour_of
-from sentinode.slides.asap_xml import read_asap_xml
+from sentinode.slides.annotations import Classes, Region, tumour_of
+from sentinode.slides.asap_xml import read_asap_xml, write_asap_xml
 
 
 def area(data: bytes) -> float:
@@ -144,3 +144,17 @@ def test_real_patches_lie_where_their_labels_say(real_data: Path) -> None:
         x, y = int(row["x"]), int(row["y"])
         touches = tumours[row["slide"]].intersects(shapely.box(x, y, x + 256, y + 256))
         assert touches == (row["label"] == "1"), row["file"]
+
+
+class TestWriting:
+    def test_holes_and_parts_come_back(self) -> None:
+        ring = shapely.Polygon(square(0.25, 0, 100), [square(40, 40, 20)])
+        both = shapely.MultiPolygon([ring, shapely.Polygon(square(200, 0, 10))])
+        data = write_asap_xml([Region(both, "_0"), Region(shapely.Polygon(square(300, 0, 5)), 'a "b" <c>')])
+        regions = read_asap_xml(data, "a.xml")
+        assert [region.label for region in regions] == ["_0", "_0", 'a "b" <c>', "_2"]
+        known = [region for region in regions if region.label in ("_0", "_2")]
+        assert shapely.equals(tumour_of(known, "a.xml"), both)
+
+    def test_nothing_is_an_empty_file(self) -> None:
+        assert read_asap_xml(write_asap_xml([]), "a.xml") == ()

@@ -41,7 +41,7 @@ _SPINDLE = CellType(
     radius=8.0, axis=2.6, spread=0.25, elongation=1.6, chromatin=2.0, vesicular=0.2,
     haematoxylin=0.0, eosin=0.0, dent=0.05,
 )  # fmt: skip
-_KINDS = {
+KINDS = {
     "lymphoid": Kind(share=0.38, lymphocytes=(0.7, 1.0), spindles=0.04, holes=0.25),
     "follicle": Kind(share=0.08, lymphocytes=(0.1, 0.35), spindles=0.02, holes=0.1, large=_FOLLICLE),
     "sinus": Kind(share=0.12, lymphocytes=(0.15, 0.6), spindles=0.1, holes=1.5, large=_HISTIOCYTE),
@@ -114,7 +114,7 @@ def grow_tissue(
     h, e, b = np.zeros((3, *shape), np.float32)
     tissue = Tissue(h, e, b, np.zeros(shape, bool))
     hard, around = bool(rng.random() < hard_share), bool(rng.random() < 0.18)
-    names = rng.choice(list(_KINDS), size=2, p=[kind.share for kind in _KINDS.values()])
+    names = rng.choice(list(KINDS), size=2, p=[kind.share for kind in KINDS.values()])
     if (wants_tumour or around) and names[0] in _SCANT and rng.random() < 0.5:
         names[0] = "stroma"  # tumour brings its own fibrous bed (desmoplasia)
     second = _parting(rng) if names[0] != names[1] and rng.random() < 0.45 else None
@@ -122,20 +122,20 @@ def grow_tissue(
     cosine, sine = unit_vector(rng)
     lymphocytes, spindles, room = np.zeros((3, *shape), np.float32)
     for name, weight in zip(names, weights, strict=False):
-        kind = _KINDS[str(name)]
-        ground = _ground(rng, str(name), kind, style, cosine, sine)
+        kind = KINDS[str(name)]
+        ground = ground_of(rng, str(name), kind, style, cosine, sine)
         tissue.lay_ground(ground, weight)
         room += weight * ground.room
         lymphocytes += weight * np.float32(rng.uniform(*kind.lymphocytes))
         spindles += weight * np.float32(kind.spindles)
         if kind.large is not None:
-            _lay_large(rng, tissue, kind.large, weight * ground.room)
+            lay_large(rng, tissue, kind.large, weight * ground.room)
     if rng.random() < 0.12:
-        _lay_blood(rng, tissue, room)
+        lay_blood(rng, tissue, room)
     if wants_tumour or around:
-        room *= _lay_tumour(rng, tissue, grow_tumour(rng, style.tumour, wants_tumour, hard), style.tumour)
-    _lay_lymphocytes(rng, tissue, style, lymphocytes * room)
-    _lay_spindles(rng, tissue, spindles * room, cosine, sine)
+        room *= lay_tumour(rng, tissue, grow_tumour(rng, style.tumour, wants_tumour, hard), style.tumour)
+    lay_lymphocytes(rng, tissue, style, lymphocytes * room)
+    lay_spindles(rng, tissue, spindles * room, cosine, sine)
     thickness = 1 + np.float32(0.09) * smooth_noise(rng, 30)
     tissue.haematoxylin *= thickness
     tissue.eosin *= thickness
@@ -150,7 +150,7 @@ def _parting(rng: np.random.Generator) -> Array:
     return ramp((COLUMNS - 48) * c + (ROWS - 48) * s + offset + waves, -1.5, 1.5)
 
 
-def _ground(
+def ground_of(
     rng: np.random.Generator, name: str, kind: Kind, style: TissueStyle, cosine: Array, sine: Array
 ) -> Ground:
     if name == "stroma":
@@ -162,7 +162,7 @@ def _ground(
     return pulp(rng, style.ground_eosin * float(rng.uniform(0.8, 1.25)), kind.holes)
 
 
-def _lay_large(rng: np.random.Generator, tissue: Tissue, kind: CellType, where: Array) -> None:
+def lay_large(rng: np.random.Generator, tissue: Tissue, kind: CellType, where: Array) -> None:
     size = float(rng.uniform(0.88, 1.15))
     eosin = kind.eosin * float(rng.uniform(0.7, 1.5))
     kind = replace(kind, radius=kind.radius * size, axis=kind.axis * size, eosin=eosin)
@@ -172,13 +172,13 @@ def _lay_large(rng: np.random.Generator, tissue: Tissue, kind: CellType, where: 
         tissue.lay_cells(rng, draw_cells(rng, cells), membrane=float(rng.uniform(-0.5, 0.1)))
 
 
-def _lay_blood(rng: np.random.Generator, tissue: Tissue, room: Array) -> None:
+def lay_blood(rng: np.random.Generator, tissue: Tissue, room: Array) -> None:
     red = blood(rng, ramp(smooth_noise(rng, 20), 0.6, 0.9) * np.maximum(room, np.float32(0.3)))
     tissue.blood += red * np.float32(0.9)
     tissue.eosin *= 1 - np.float32(0.7) * np.minimum(red, 1)
 
 
-def _lay_tumour(
+def lay_tumour(
     rng: np.random.Generator, tissue: Tissue, layer: CellLayer | None, style: TumourStyle
 ) -> Array:
     """Put a layer of tumour cells with the cleft around it; returns the room left for other cells."""
@@ -194,7 +194,7 @@ def _lay_tumour(
     return np.where(tissue.tumour, infiltrate, np.float32(1)) * (1 - layer.spread(layer.nucleus))
 
 
-def _lay_lymphocytes(rng: np.random.Generator, tissue: Tissue, style: TissueStyle, where: Array) -> None:
+def lay_lymphocytes(rng: np.random.Generator, tissue: Tissue, style: TissueStyle, where: Array) -> None:
     loose = float(rng.uniform(0.96, 1.12))
     y, x = lattice(rng, style.packing * loose, 0.3, 5)
     clearings = ramp(smooth_noise(rng, 11), -2.4, -1.2)
@@ -203,7 +203,7 @@ def _lay_lymphocytes(rng: np.random.Generator, tissue: Tissue, style: TissueStyl
         tissue.lay_cells(rng, draw_cells(rng, cells), membrane=-0.4)
 
 
-def _lay_spindles(rng: np.random.Generator, tissue: Tissue, where: Array, cosine: Array, sine: Array) -> None:
+def lay_spindles(rng: np.random.Generator, tissue: Tissue, where: Array, cosine: Array, sine: Array) -> None:
     """Fibroblasts and endothelium along (cosine, sine): thin, long, dark nuclei without a visible body."""
     y, x = lattice(rng, 12, 0.5, 6)
     cells = scatter(rng, _SPINDLE, y, x).sown(rng, where)

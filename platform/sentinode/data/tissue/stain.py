@@ -62,14 +62,20 @@ def draw_scanner(centre_rng: np.random.Generator, slide_rng: np.random.Generator
     )
 
 
-def digitise(rng: np.random.Generator, tissue: Tissue, scanner: Scanner) -> NDArray[np.uint8]:
-    """The picture that ``scanner`` takes of ``tissue``: uint8 [96, 96, 3]."""
-    density = np.empty((PATCH_PX, PATCH_PX, 3), np.float32)
+def light_of(scanner: Scanner, haematoxylin: Array, eosin: Array, blood: Array) -> Array:
+    """The share of light that comes through, float32 [H, W, 3] in (0..1], of stain amounts [H, W]."""
+    density = np.empty((*haematoxylin.shape, 3), np.float32)
     for channel in range(3):
         h, e, r = scanner.vectors[:, channel]
-        density[..., channel] = h * tissue.haematoxylin + e * tissue.eosin + r * tissue.blood
+        density[..., channel] = h * haematoxylin + e * eosin + r * blood
     step = np.clip(density * _STEPS_PER_OD, 0, _TRANSMISSION.size - 1).astype(np.int32)
-    light = np.take(_TRANSMISSION, step)
+    light: Array = np.take(_TRANSMISSION, step)
+    return light
+
+
+def digitise(rng: np.random.Generator, tissue: Tissue, scanner: Scanner) -> NDArray[np.uint8]:
+    """The picture that ``scanner`` takes of ``tissue``: uint8 [96, 96, 3]."""
+    light = light_of(scanner, tissue.haematoxylin, tissue.eosin, tissue.blood)
     light = blur(light, scanner.blur)
     if rng.random() < 0.03:
         for _ in range(int(rng.integers(2, 8))):
