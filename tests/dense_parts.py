@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from serving_parts import make_card, random_patches
 
-from sentinode.bundle.bundle import seal
 from sentinode.bundle.golden import Golden
+from sentinode.bundle.seal import seal
 from sentinode.models.dense import export_dense_onnx
 from sentinode.models.export import export_onnx
 from sentinode.models.families import ModelConfig, ValidCnnConfig, build_model, usual_preprocess

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from sentinode.bundle.bundle import seal
 from sentinode.bundle.card import Card, OperatingPoint, Provenance
 from sentinode.bundle.golden import Golden
 from sentinode.bundle.onnx_model import OnnxModel
+from sentinode.bundle.seal import seal
 from sentinode.evaluation.calibrator import Calibration
 from sentinode.storage import Store, open_store
 

@@ -28,6 +28,8 @@ COMMANDS: Final = {
     "evaluate": "a trained run -> predictions and a report",
     "compare": "two runs or files of predictions -> paired differences",
     "promote": "an evaluated run -> a sealed bundle, and an alias moved to it",
+    "rollback": "an alias -> the bundle that it named before",
+    "bundles": "what a registry holds: list, show, diff, pull, gc",
     "serve": "a bundle -> an HTTP endpoint (Ray Serve)",
     "demo": "the whole way on one machine",
     "models": "the networks: size, work per patch, what they see",

@@ -1,4 +1,4 @@
-"""Sealing a bundle into the registry and opening it again, verified.
+"""Opening a bundle of the registry, verified; ``bundle/seal.py`` writes one.
 
 A bundle is ``bundles/<digest>/`` with ``model.onnx``, ``model.safetensors``, ``golden.safetensors``,
 ``model_card.md`` for people and ``card.json`` for programs, and for some networks ``dense.onnx``, which scores
@@ -9,28 +9,20 @@ of ``card.json``.
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import safetensors
-
 from sentinode.bundle.card import PICKLE_SUFFIXES, Card, FileRecord
-from sentinode.bundle.dense_model import DenseModel
-from sentinode.bundle.golden import Golden, probabilities
-from sentinode.bundle.onnx_model import OnnxModel
+from sentinode.bundle.golden import Golden
 from sentinode.errors import (
     BundleError,
     IntegrityError,
     ManifestError,
     ObjectNotFoundError,
-    PreconditionFailedError,
 )
 from sentinode.storage import Store
-
-logger = logging.getLogger(__name__)
 
 CARD_NAME: Final = "card.json"
 ONNX_NAME: Final = "model.onnx"
@@ -79,59 +71,6 @@ def bundle_prefix(digest: str) -> str:
     if not is_digest(digest):
         raise BundleError(f"{digest!r} is no bundle digest", "64 lower-case hex digits (SHA-256 of the card)")
     return f"bundles/{digest}/"
-
-
-def seal(
-    store: Store,
-    card: Card,
-    *,
-    onnx_path: Path,
-    safetensors_path: Path,
-    golden: Golden,
-    model_card: str,
-    dense_path: Path | None = None,
-) -> str:
-    """Write a bundle into the registry ``store`` and return its digest; ``card.files`` is filled in here.
-
-    ``model_card`` is the same in Markdown, for people. ``dense_path`` is the graph for tiles of slides that
-    ``card.dense`` describes.
-
-    Before anything is written, ONNX Runtime must load the graph and reproduce the golden probabilities to
-    ``GOLDEN_TOLERANCE``, and the dense graph must score a tile as the patch graph scores its patches. Sealing the
-    same content again changes nothing and returns the same digest; a run that was killed in between is completed.
-
-    Raises BundleError where a part is damaged or the parts do not fit together, StoreError where the store
-    fails.
-    """
-    logits_B = OnnxModel(onnx_path).logits(golden.images_BHWC)
-    golden.check_reproduced(probabilities(logits_B, card.calibration), "the exported ONNX graph")
-    _check_safetensors(safetensors_path)
-    paths = {ONNX_NAME: onnx_path, WEIGHTS_NAME: safetensors_path}
-    if (dense_path is None) != (card.dense is None):
-        raise BundleError("a card and a dense graph of which one is missing", "both or neither")
-    if dense_path is not None and card.dense is not None:
-        DenseModel(dense_path, card.dense).check_equals(OnnxModel(onnx_path), golden.images_BHWC)
-        paths[DENSE_NAME] = dense_path
-    made = {GOLDEN_NAME: golden.to_bytes(), MODEL_CARD_NAME: model_card.encode()}
-    files = {
-        **{name: _file_record(path) for name, path in paths.items()},
-        **{
-            name: FileRecord(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
-            for name, data in made.items()
-        },
-    }
-    card_bytes = card.model_copy(update={"files": files}).canonical_json()
-    digest = hashlib.sha256(card_bytes).hexdigest()
-    prefix = bundle_prefix(digest)
-    for name, path in paths.items():
-        if _is_missing(store, prefix + name, files[name]):
-            store.upload(path, prefix + name)
-    for name, data in made.items():
-        if _is_missing(store, prefix + name, files[name]):
-            store.put(prefix + name, data)
-    _put_card(store, prefix + CARD_NAME, card_bytes)
-    logger.info("sealed bundle %s (%s) in %s", digest, card.name, store.url)
-    return digest
 
 
 def read_card(store: Store, digest: str) -> Card:
@@ -205,7 +144,7 @@ def _check_names(store: Store, prefix: str, card: Card) -> None:
 
 
 def _fetch(store: Store, key: str, path: Path, record: FileRecord) -> None:
-    if path.is_file() and path.stat().st_size == record.size_bytes and _sha256(path) == record.sha256:
+    if path.is_file() and path.stat().st_size == record.size_bytes and sha256_of(path) == record.sha256:
         return
     try:
         store.download(key, path, sha256=record.sha256, size_bytes=record.size_bytes)
@@ -219,37 +158,7 @@ def _fetch(store: Store, key: str, path: Path, record: FileRecord) -> None:
         ) from error
 
 
-def _put_card(store: Store, key: str, card_bytes: bytes) -> None:
-    try:
-        store.put(key, card_bytes, if_none_match=True)
-    except PreconditionFailedError:
-        if store.get(key) != card_bytes:
-            raise BundleError(
-                f"{store.locate(key)} exists with other content",
-                "the card that this digest names",
-                "it was changed after sealing: remove that bundle and seal anew",
-            ) from None
-
-
-def _is_missing(store: Store, key: str, record: FileRecord) -> bool:
-    info = store.stat(key)
-    return info is None or info.size_bytes != record.size_bytes
-
-
-def _check_safetensors(path: Path) -> None:
-    try:
-        with safetensors.safe_open(path, framework="numpy") as tensors:
-            names = tuple(tensors.keys())
-    except (safetensors.SafetensorError, OSError) as error:
-        raise BundleError(f"{path} cannot be read ({error})", "the weights as a safetensors file") from error
-    if not names:
-        raise BundleError(f"{path} holds no tensor", "the weights of the model")
-
-
-def _file_record(path: Path) -> FileRecord:
-    return FileRecord(sha256=_sha256(path), size_bytes=path.stat().st_size)
-
-
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from pydantic import JsonValue
 
-from sentinode.bundle.bundle import seal
 from sentinode.bundle.card import Card, OperatingPoint, Provenance
 from sentinode.bundle.golden import Golden
 from sentinode.bundle.registry import set_alias
 from sentinode.bundle.scores import ScoreReference
+from sentinode.bundle.seal import seal
 from sentinode.bundle.stain import StainStatistics
 from sentinode.commands.evaluate import REPORT_JSON
 from sentinode.commands.report_facts import facts_of

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -15,12 +16,14 @@ Progress = Callable[[int], None]
 class ObjectInfo:
     """An object as the store lists it.
 
-    ``key`` is relative to the store's prefix; ``etag`` changes with the content.
+    ``key`` is relative to the store's prefix; ``etag`` changes with the content; ``modified_at`` is by the
+    store's clock, None where it tells none.
     """
 
     key: str
     size_bytes: int
     etag: str
+    modified_at: datetime | None = field(default=None, compare=False)
 
 
 class Store(Protocol):

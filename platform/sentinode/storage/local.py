@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sentinode.errors import IntegrityError, ObjectNotFoundError, PreconditionFailedError
@@ -48,7 +49,8 @@ class LocalStore:
                 status = path.stat()
             except (FileNotFoundError, NotADirectoryError):
                 return None
-            return ObjectInfo(key, status.st_size, _etag(status)) if path.is_file() else None
+            modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
+            return ObjectInfo(key, status.st_size, _etag(status), modified_at) if path.is_file() else None
 
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         path = self._path(key)

@@ -71,7 +71,7 @@ class S3Store:
         except ObjectNotFoundError:
             self._require_bucket()
             return None
-        return ObjectInfo(key, head["ContentLength"], head["ETag"].strip('"'))
+        return ObjectInfo(key, head["ContentLength"], head["ETag"].strip('"'), head["LastModified"])
 
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         if start == 0 and length is None:
@@ -167,9 +167,8 @@ class S3Store:
                 for item in page.get("Contents", []):
                     # Consoles leave empty objects "folder/", which are no keys here.
                     if not item["Key"].endswith("/"):
-                        yield ObjectInfo(
-                            item["Key"].removeprefix(below), item["Size"], item["ETag"].strip('"')
-                        )
+                        key, etag = item["Key"].removeprefix(below), item["ETag"].strip('"')
+                        yield ObjectInfo(key, item["Size"], etag, item["LastModified"])
 
     def delete(self, key: str) -> None:
         with typed_s3_errors(self.locate(key)):

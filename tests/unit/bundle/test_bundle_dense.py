@@ -9,10 +9,11 @@ import pytest
 from dense_parts import TINY, detector, seal_detector
 from serving_parts import make_parts, random_patches
 
-from sentinode.bundle.bundle import DENSE_NAME, FILE_NAMES, open_bundle, seal
+from sentinode.bundle.bundle import DENSE_NAME, FILE_NAMES, open_bundle
 from sentinode.bundle.dense_model import DENSE_TOLERANCE, DenseModel, patch_logits
 from sentinode.bundle.golden import Golden
 from sentinode.bundle.onnx_model import OnnxModel
+from sentinode.bundle.seal import seal
 from sentinode.errors import BundleError
 from sentinode.models.dense import dense_geometry, export_dense_onnx
 from sentinode.models.dense_geometry import DenseGeometry
