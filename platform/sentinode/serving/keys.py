@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import tempfile
@@ -101,7 +100,7 @@ class KeyFile(Record):
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
                 part.write(self.to_json())
             Path(part.name).chmod(0o600)
-            os.replace(part.name, path)
+            Path(part.name).replace(path)
         except OSError as error:
             raise ConfigError(f"the key file {path} cannot be written ({error.strerror})") from error
 

@@ -96,5 +96,7 @@ def _public_keys(path: Path) -> KeySet:
             "save the provider's jwks_uri there",
         ) from error
     if not usable:
-        raise ConfigError(f"{path} holds no RSA, EC or OKP key", "public keys: secrets shared with the issuer do not count")
+        raise ConfigError(
+            f"{path} holds no RSA, EC or OKP key", "public keys: secrets shared with the issuer do not count"
+        )
     return keys
