@@ -22,12 +22,12 @@ from sentinode.storage import Store, open_store
 
 
 def random_patches(count: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Smooth coloured patches uint8 [count, 96, 96, 3]."""
+    """Coloured patches uint8 [count, 96, 96, 3], grainy enough to be in focus."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, 12, 12, 3), dtype=np.uint8)
-    return np.stack(
-        [np.asarray(Image.fromarray(c).resize((96, 96), Image.Resampling.BICUBIC)) for c in coarse]
-    )
+    smooth = [np.asarray(Image.fromarray(c).resize((96, 96), Image.Resampling.BICUBIC)) for c in coarse]
+    grain = rng.normal(0, 16, (count, 96, 96, 3))
+    return np.clip(np.array(smooth).reshape(grain.shape) + grain, 0, 255).astype(np.uint8)
 
 
 def encode(patch_HWC: NDArray[np.uint8], kind: str, **options: object) -> bytes:

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 from sentinode.bundle.bundle import is_digest
 from sentinode.config import Frozen, summarise
 from sentinode.errors import ConfigError
+from sentinode.serving.trust_args import TrustArgs
 from sentinode.storage import StoreUrl
 
 
@@ -43,6 +44,8 @@ class ServeArgs(Frozen):
     """Requests that wait at each proxy; more are refused with 503."""
     retry_after_s: int = Field(default=1, ge=0)
     """What a refused client is told to wait."""
+    trust: TrustArgs = TrustArgs()
+    """Quality gate, audit log, time-outs, the page."""
     cache_folder: Path | None = None
     """Where bundles are kept on a node; by default a private temporary folder for each replica."""
 

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Final
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -21,17 +20,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sentinode.config import Frozen
 from sentinode.errors import RequestError
 from sentinode.serving.args import ServeArgs
-from sentinode.serving.auth import ApiKeys
+from sentinode.serving.auth import ApiKeys, Caller
 from sentinode.serving.batching import MicroBatcher
+from sentinode.serving.body import read_body
 from sentinode.serving.engine import Engine
+from sentinode.serving.guard import CALLER, REQUEST_ID, Guard
 from sentinode.serving.metrics import Metrics
 from sentinode.serving.predictor import Scored, score_bodies
 from sentinode.serving.protocol import Prediction, Refusal, Timing
+from sentinode.serving.quality import MPP_HEADER
+from sentinode.serving.trust import ABSTAINED, TooManyExplanationsError, Trust
+from sentinode.serving.viewer import Viewer, checkout_folder
 
 logger = logging.getLogger(__name__)
 
-_PREDICT, _HEALTH, _METRICS, _CARD = "/v1/predict", "/healthz", "/metrics", "/v1/bundles/{digest}"
-_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+_PREDICT, _EXPLAIN, _HEALTH, _METRICS = "/v1/predict", "/v1/explain", "/healthz", "/metrics"
+_CARD, _PAGE, _PAGE_FILE = "/v1/bundles/{digest}", "/", "/viewer/{name}"
+_HEADERS: Final = {"cache-control": "no-store"}
 
 
 def create_app(engine: Engine, args: ServeArgs, keys: ApiKeys, replica: str = "local") -> Starlette:
@@ -41,16 +46,29 @@ def create_app(engine: Engine, args: ServeArgs, keys: ApiKeys, replica: str = "l
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        endpoint.batcher.close()
+        endpoint.close()
 
+    viewer_folder = args.trust.viewer_folder or checkout_folder()
+    viewer = Viewer(viewer_folder) if viewer_folder else None
+    page = [Route(_PAGE, viewer.page), Route(_PAGE_FILE, viewer.file)] if viewer else []
     app = Starlette(
         routes=[
             Route(_PREDICT, endpoint.predict, methods=["POST"]),
+            Route(_EXPLAIN, endpoint.explain, methods=["POST"]),
             Route(_HEALTH, endpoint.health),
             Route(_METRICS, endpoint.export_metrics),
             Route(_CARD, endpoint.card),
+            *page,
         ],
-        middleware=[Middleware(_Gate, metrics=endpoint.metrics, keys=keys)],
+        middleware=[
+            Middleware(_Watch, metrics=endpoint.metrics),
+            Middleware(
+                Guard,
+                keys=keys,
+                body_timeout_s=args.trust.body_timeout_s,
+                on_refusal=endpoint.trust.metrics.refused,
+            ),
+        ],
         exception_handlers={
             RequestError: _on_request_error,
             HTTPException: _on_http_exception,
@@ -69,26 +87,32 @@ class _Endpoint:
     def __init__(self, engine: Engine, args: ServeArgs, replica: str) -> None:
         self.engine = engine
         self.metrics = Metrics(engine.bundle, engine.operating_point.name, replica)
+        self.trust = Trust(engine, args.trust, self.metrics.registry, replica)
         self.batcher: MicroBatcher[bytes, Scored] = MicroBatcher(
-            partial(score_bodies, engine), args.max_batch, args.batch_wait_ms / 1000
+            partial(score_bodies, engine, judge=self.trust.judge), args.max_batch, args.batch_wait_ms / 1000
         )
         self._max_body_bytes = args.max_body_bytes
 
     async def predict(self, request: Request) -> Response:
         """``POST /v1/predict``: one image in, one Prediction out."""
-        answer = await self.batcher.submit(await _read_body(request, self._max_body_bytes))
+        scale = self.trust.gate.check_scale(request.headers.get(MPP_HEADER, ""))
+        answer = await self.batcher.submit(await read_body(request, self._max_body_bytes))
         scored, metrics, point = answer.result, self.metrics, self.engine.operating_point
-        verdict = self.engine.verdict(scored.probability)
+        flags = (*scored.flags, *scale)
+        verdict = ABSTAINED if flags else self.engine.verdict(scored.probability)
         metrics.batch_size.observe(answer.batch_size)
         metrics.score.observe(scored.probability)
+        self.trust.count_scale(scale, scored.flags)
+        self.trust.audit(*_asked_by(request), "predict", (verdict,), flags)
         metrics.verdicts.labels(verdict).inc()
         metrics.stage_seconds.labels("wait").observe(answer.wait_s)
         metrics.stage_seconds.labels("decode").observe(scored.decode_s)
         metrics.stage_seconds.labels("inference").observe(scored.inference_s)
         return _json(
             Prediction(
-                probability=scored.probability,
+                probability=None if flags else scored.probability,
                 verdict=verdict,
+                flags=flags,
                 operating_point=point.name,
                 threshold=point.threshold,
                 bundle=self.engine.bundle.digest,
@@ -98,6 +122,24 @@ class _Endpoint:
                 notice=self.engine.bundle.card.notice,
             )
         )
+
+    async def explain(self, request: Request) -> Response:
+        """``POST /v1/explain``: one image in, its occlusion map out (RGBA PNG)."""
+        body = await read_body(request, self._max_body_bytes)
+        try:
+            found = await self.trust.explain(body)
+        except TooManyExplanationsError:
+            return _refuse(
+                503, "as many explanations wait as may", "fewer at once", headers={"retry-after": "1"}
+            )
+        self.trust.audit(*_asked_by(request), "explain", ())
+        headers = {**_HEADERS, "x-explanation-scale": f"{found.scale:.4f}"}
+        return Response(found.png(), headers=headers, media_type="image/png")
+
+    def close(self) -> None:
+        """Finish what runs."""
+        self.batcher.close()
+        self.trust.close()
 
     async def health(self, _: Request) -> Response:
         """``GET /healthz``: there is no application before the engine has reproduced the golden patches."""
@@ -125,13 +167,12 @@ class Health(Frozen):
     """Digest of the bundle that answers."""
 
 
-class _Gate:
-    """Around every request: checks the key (but for /healthz), counts, and takes the time."""
+class _Watch:
+    """Around every request: counts, and takes the time."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, keys: ApiKeys) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
-        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -147,30 +188,16 @@ class _Gate:
             await send(message)
 
         try:
-            app = self._app if self._is_admitted(scope) else _UNAUTHORISED
-            await app(scope, receive, watched)
+            await self._app(scope, receive, watched)
         finally:
             path = _path_label(scope)
             self._metrics.requests.labels(path, str(status)).inc()
             self._metrics.request_seconds.labels(path).observe(time.perf_counter() - started_s)
 
-    def _is_admitted(self, scope: Scope) -> bool:
-        return _route_path(scope) == _HEALTH or self._keys.admits(Headers(scope=scope))
 
-
-async def _read_body(request: Request, limit_bytes: int) -> bytes:
-    declared = request.headers.get("content-length", "")
-    too_large = RequestError(
-        f"the request body is larger than {limit_bytes} bytes", "one 96x96 image", status=413
-    )
-    if declared.isdecimal() and int(declared) > limit_bytes:
-        raise too_large
-    chunks = bytearray()
-    async for chunk in request.stream():
-        if len(chunks) + len(chunk) > limit_bytes:
-            raise too_large
-        chunks += chunk
-    return bytes(chunks)
+def _asked_by(request: Request) -> tuple[str, Caller | None]:
+    state = request.scope["state"]
+    return state[REQUEST_ID], state[CALLER]
 
 
 def _route_path(scope: Scope) -> str:
@@ -181,7 +208,7 @@ def _route_path(scope: Scope) -> str:
 def _path_label(scope: Scope) -> str:
     """A label from a closed set: clients must not be able to make new time series."""
     path = _route_path(scope)
-    if path in (_PREDICT, _HEALTH, _METRICS):
+    if path in (_PREDICT, _EXPLAIN, _HEALTH, _METRICS, _PAGE):
         return path
     return _CARD if path.startswith("/v1/bundles/") else "other"
 
@@ -197,7 +224,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     reason = {404: "there is no such page", 405: f"{request.method} is not possible here"}.get(
         error.status_code
     )
-    expected = allowed or f"POST {_PREDICT}, GET {_HEALTH}, GET {_METRICS}, GET {_CARD}"
+    expected = allowed or f"POST {_PREDICT}, POST {_EXPLAIN}, GET {_HEALTH}, GET {_METRICS}, GET {_CARD}"
     return _refuse(error.status_code, reason or error.detail, expected, headers=dict(error.headers or {}))
 
 
@@ -229,11 +256,3 @@ def _json(value: Frozen, status: int = 200, headers: dict[str, str] | None = Non
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
-
-
-_UNAUTHORISED: Final[ASGIApp] = _refuse(
-    401,
-    "the request has no valid API key",
-    "Authorization: Bearer <key>, or X-API-Key: <key>",
-    headers={"www-authenticate": "Bearer"},
-)

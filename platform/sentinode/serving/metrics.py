@@ -18,41 +18,41 @@ class Metrics:
     CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
     def __init__(self, bundle: Bundle, operating_point: str, replica: str) -> None:
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         self.requests = Counter(
-            "sentinode_requests", "Answered requests.", ("path", "status"), registry=self._registry
+            "sentinode_requests", "Answered requests.", ("path", "status"), registry=self.registry
         )
         self.request_seconds = Histogram(
             "sentinode_request_seconds",
             "Time from the request's headers to the end of the reply, in the replica.",
             ("path",),
             buckets=_LATENCY_BUCKETS_S,
-            registry=self._registry,
+            registry=self.registry,
         )
         self.stage_seconds = Histogram(
             "sentinode_stage_seconds",
             "Time of a prediction by stage: wait for the batch, decode, inference of the batch.",
             ("stage",),
             buckets=_LATENCY_BUCKETS_S,
-            registry=self._registry,
+            registry=self.registry,
         )
         self.batch_size = Histogram(
-            "sentinode_batch_size", "Requests in one batch.", buckets=_BATCH_BUCKETS, registry=self._registry
+            "sentinode_batch_size", "Requests in one batch.", buckets=_BATCH_BUCKETS, registry=self.registry
         )
         self.score = Histogram(
-            "sentinode_score", "Probabilities given.", buckets=_SCORE_BUCKETS, registry=self._registry
+            "sentinode_score", "Probabilities given.", buckets=_SCORE_BUCKETS, registry=self.registry
         )
         self.verdicts = Counter(
-            "sentinode_verdicts", "Predictions by verdict.", ("verdict",), registry=self._registry
+            "sentinode_verdicts", "Predictions by verdict.", ("verdict",), registry=self.registry
         )
         info = Gauge(
             "sentinode_bundle_info",
             "The bundle that is served; always 1.",
             ("bundle", "name", "operating_point", "replica"),
-            registry=self._registry,
+            registry=self.registry,
         )
         info.labels(bundle.digest, bundle.card.name, operating_point, replica).set(1)
 
     def text(self) -> bytes:
         """All of it in the Prometheus text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)

@@ -16,6 +16,7 @@ from sentinode.errors import RequestError
 from sentinode.schema import PATCH_PX, RESEARCH_USE_ONLY
 from sentinode.serving import limits
 from sentinode.serving.limits import ImageFormat
+from sentinode.serving.quality import Flag
 
 _TIFF_COMPRESSIONS: Final = frozenset({"raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits"})
 _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH, _TIFF_BITS, _TIFF_PHOTOMETRIC = 322, 323, 258, 262
@@ -37,10 +38,12 @@ class Timing(Frozen):
 class Prediction(Frozen):
     """The reply to ``POST /v1/predict``."""
 
-    probability: float
-    """Of tumour in the central 32x32 pixels, calibrated as the card says."""
+    probability: float | None
+    """Of tumour in the central 32x32 pixels, calibrated as the card says; None where the patch was not judged."""
     verdict: str
-    """``tumour`` or ``negative``: probability at or above the threshold, or below it."""
+    """``tumour`` or ``negative``: probability at or above the threshold, or below it; ``abstained``."""
+    flags: tuple[Flag, ...] = ()
+    """Why the patch was not judged; empty where it was."""
     operating_point: str
     threshold: float
     bundle: str

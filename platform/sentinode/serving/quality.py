@@ -24,6 +24,9 @@ from sentinode.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
+MPP_HEADER: Final = "x-mpp-um-px"
+"""Header in which a client says its patches' microns per pixel."""
+
 _STEP_PX: Final = 6
 """Every sixth row and every sixth column."""
 _LAG_PX: Final = 4

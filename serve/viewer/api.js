@@ -1,0 +1,66 @@
+// The endpoint, asked from its own page. The key lives in this module's memory and nowhere else.
+
+const ATTEMPTS = 5;
+let key = "";
+
+export class Refused extends Error {
+  constructor(status, reason, expected = "", remedy = "") {
+    super(reason);
+    Object.assign(this, { status, expected, remedy });
+  }
+}
+
+export function useKey(text) {
+  key = text.trim();
+}
+
+export const health = () => asked("healthz").then((response) => response.json());
+export const card = (digest) => asked(`v1/bundles/${digest}`).then((response) => response.json());
+
+export async function predict(image, mpp, signal) {
+  const response = await asked("v1/predict", { method: "POST", body: image, headers: scale(mpp), signal });
+  return response.json();
+}
+
+export async function explain(image, signal) {
+  const response = await asked("v1/explain", { method: "POST", body: image, signal });
+  return { png: await response.blob(), scale: Number(response.headers.get("x-explanation-scale")) };
+}
+
+const scale = (mpp) => (mpp ? { "X-MPP-UM-PX": mpp } : {});
+
+async function asked(path, options = {}) {
+  const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+  for (let attempt = 1; ; attempt += 1) {
+    let response;
+    try {
+      response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Refused(0, "The endpoint does not answer.", "", "Check that it runs, then try again.");
+    }
+    if (response.ok) return response;
+    const isBusy = response.status === 503 || response.status === 429;
+    if (!isBusy || attempt === ATTEMPTS) throw await refusal(response);
+    await pause(1000 * Math.min(10, Number(response.headers.get("retry-after")) || 1), options.signal);
+  }
+}
+
+async function refusal(response) {
+  try {
+    const { reason, expected, remedy } = await response.json();
+    return new Refused(response.status, reason || response.statusText, expected, remedy);
+  } catch {
+    return new Refused(response.status, `The endpoint answered ${response.status}.`);
+  }
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(new DOMException("stopped", "AbortError"));
+    }, { once: true });
+  });
+}

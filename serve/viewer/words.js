@@ -1,0 +1,21 @@
+// What flags and verdicts mean, in a reader's words.
+
+const FLAGS = {
+  blank: ["Blank", "There is next to nothing on this patch."],
+  out_of_focus: ["Out of focus", "The patch is blurred; nuclei cannot be judged."],
+  unfamiliar_stain: ["Unfamiliar stain", "Its colours are far from those the model was trained on."],
+  wrong_scale: ["Wrong scale", "Its microns per pixel differ from those the model was trained on."],
+};
+
+export const flagName = (flag) => FLAGS[flag]?.[0] ?? flag.replaceAll("_", " ");
+export const flagReason = (flag) => FLAGS[flag]?.[1] ?? "The endpoint flagged this patch.";
+export const isAbstained = (reply) => reply.abstained ?? (reply.flags ?? []).length > 0;
+
+export function verdictOf(reply) {
+  if (isAbstained(reply)) return { kind: "caution", words: "No verdict", sign: "?" };
+  return reply.verdict === "tumour"
+    ? { kind: "tumour", words: "Tumour", sign: "▲" }
+    : { kind: "negative", words: "Negative", sign: "●" };
+}
+
+export const pointName = (name) => name.replace(/[-_]/g, " ");
