@@ -18,12 +18,12 @@ FLOORS: dict[str, int] = {
     "data": 3, "models": 3, "slides": 3,
     "evaluation": 4,
     "training": 5, "bundle": 5, "cohort": 5,
-    "experiment": 6, "recipes": 6,
+    "experiment": 6, "recipes": 6, "search": 6,
     "distributed": 7, "serving": 7, "rollout": 7,
     "commands": 8, "cli": 8,
 }  # fmt: skip
 SIBLINGS_MAY_IMPORT = {
-    ("config", "errors"), ("recipes", "experiment"), ("cli", "commands"),
+    ("config", "errors"), ("recipes", "experiment"), ("search", "experiment"), ("cli", "commands"),
 }  # fmt: skip
 """Edges within one floor that the picture needs."""
 
@@ -33,6 +33,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "ray.serve": ("serving",), "ray.train": ("distributed",), "ray.tune": ("distributed",),
     "ray": ("distributed", "serving", "commands"),
     "kubernetes": ("rollout",),
+    "optuna": ("search",),
     "timm": ("models",), "huggingface_hub": ("models",),
     "h5py": ("data",), "webdataset": ("data",),
     "shapely": ("slides", "cohort"), "openslide": ("slides",), "tiffslide": ("slides",),

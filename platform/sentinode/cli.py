@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "verify": "re-read a data set and name each fault",
     "audit": "what stands on both sides of a split: duplicates, slides, patients",
     "train": "a manifest -> a trained detector (Ray Train DDP)",
+    "tune": "a search space -> trials, a Pareto front and a winner (Ray Tune, Optuna)",
     "evaluate": "a trained run -> predictions and a report",
     "compare": "two runs or files of predictions -> paired differences",
     "promote": "an evaluated run -> a sealed bundle, and an alias moved to it",

@@ -93,7 +93,7 @@ def begin_run(experiment: Experiment, manifest: Manifest) -> RunRecord:
         dataset=manifest.dataset,
         manifest_digest=manifest.digest(),
         code_commit=code_commit(),
-        versions=_versions(),
+        versions=versions_here(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     try:
@@ -159,7 +159,8 @@ def code_commit() -> str:
     return f"{commit}-dirty" if git("status", "--porcelain", "--", ".") else commit
 
 
-def _versions() -> dict[str, str]:
+def versions_here() -> dict[str, str]:
+    """Of Python, Sentinode and the packages that decide the numbers."""
     versions = {"python": platform.python_version(), "sentinode": __version__}
     for package in _VERSIONED:
         try:

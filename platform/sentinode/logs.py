@@ -76,7 +76,7 @@ def configure_logging(level: int = logging.INFO) -> None:
     kind = log_format()
     handler: logging.Handler
     if kind == "rich":
-        handler = RichHandler(console=_terminal(), show_path=False, rich_tracebacks=False)
+        handler = RichHandler(console=terminal(), show_path=False, rich_tracebacks=False)
         handler.setFormatter(logging.Formatter("%(message)s", datefmt="%X"))
     else:
         handler = logging.StreamHandler(sys.stderr)
@@ -94,7 +94,7 @@ def progress_bars() -> Iterator[ProgressCallback]:
         yield _line_progress()
         return
     bars: dict[str, TaskID] = {}
-    with _Display(console=_terminal()) as display:
+    with _Display(console=terminal()) as display:
 
         def draw(step: str, done: float, total: int, note: str = "") -> None:
             if step not in bars:
@@ -130,7 +130,7 @@ class _Display(Progress):
 
 
 @cache
-def _terminal() -> Console:
+def terminal() -> Console:
     """The one console of log lines and bars: with two, each would overwrite the other's lines."""
     return Console(stderr=True)
 

@@ -21,6 +21,8 @@ FORWARDED_TO_OTHERS = (
 """What workers of a joined cluster get: places, never keys. Ray shows a runtime environment to everybody who may see
 its dashboard, so credentials come from the nodes' own environment or role.
 """
+LOCAL_VARIABLE = "SENTINODE_LOCAL_RAY"
+"""Set in the workers of a Ray started by their driver."""
 CONNECT_TIMEOUT_S = 5.0
 
 _started_here = False
@@ -63,8 +65,10 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
 
 
 def started_here() -> bool:
-    """Whether the present session's Ray was started by this process, and so ends with it."""
-    return _started_here
+    """Whether the present session's Ray was started by this process, or by the driver of this worker, and so ends
+    with it.
+    """
+    return _started_here or LOCAL_VARIABLE in os.environ
 
 
 def _start(cpus: int, quiet: dict[str, int | bool]) -> None:
@@ -125,6 +129,7 @@ def _worker_environment(*, local: bool) -> dict[str, dict[str, str]]:
         if (name.startswith(FORWARDED) if local else name in FORWARDED_TO_OTHERS)
     }
     if local:
+        variables[LOCAL_VARIABLE] = "1"
         root = str(Path(sentinode.__file__).parents[1])
         inherited = os.environ.get("PYTHONPATH", "")
         variables["PYTHONPATH"] = f"{root}{os.pathsep}{inherited}" if inherited else root

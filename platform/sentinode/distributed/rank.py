@@ -1,9 +1,10 @@
-"""One data-parallel rank: what runs in each worker process that Ray Train starts."""
+"""One data-parallel rank: what runs in each worker process that Ray Train starts, and in a trial of one worker."""
 
 from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from ray import train as ray_train
@@ -14,7 +15,9 @@ from sentinode.data.manifest import load_manifest
 from sentinode.distributed.tracked import tracked_run
 from sentinode.errors import ConfigError, ManifestError, SentinodeError, TrainingError
 from sentinode.experiment import Experiment
+from sentinode.search.records import SearchPart
 from sentinode.storage import open_store
+from sentinode.training.context import EndedEarly
 from sentinode.training.feeds import open_feeds
 from sentinode.training.loop import RankContext, run_training
 from sentinode.training.metrics import EpochRecord
@@ -22,39 +25,68 @@ from sentinode.training.metrics import EpochRecord
 log = logging.getLogger(__name__)
 
 
-def train_rank(experiment: Experiment, threads: int, loader: LoaderConfig) -> SentinodeError | None:
+def train_rank(
+    experiment: Experiment, threads: int, loader: LoaderConfig, part: SearchPart | None
+) -> SentinodeError | None:
     """Train this process's rank to the end, on ``threads`` computing threads.
 
     An error that every rank meets alike is returned: raised, it would only be repeated by Ray's restarts.
     """
-    torch.set_num_threads(threads)  # Ray sets OMP_NUM_THREADS to 1
-    place, device = ray_train.get_context(), get_device()
-    rank, world_size = place.get_world_rank(), place.get_world_size()
+    place = ray_train.get_context()
+
+    def report(record: EpochRecord) -> None:
+        ray_train.report({name: float(value) for name, value in record.model_dump().items()})
+
+    context = RankContext(place.get_world_rank(), place.get_world_size(), get_device(), report, _taken_away)
     try:
-        manifest, data = load_manifest(experiment.data)
-        tracking = tracked_run(experiment, manifest, data) if rank == 0 else nullcontext()
-        with (
-            tracking as tracked,
-            open_feeds(
-                experiment, manifest, data, rank=rank, world_size=world_size, device=device, loader=loader
-            ) as feeds,
-        ):
-
-            def report(record: EpochRecord) -> None:
-                if tracked is not None:
-                    tracked.epoch(record)
-                ray_train.report({name: float(value) for name, value in record.model_dump().items()})
-
-            store = open_store(experiment.run)
-            context = RankContext(
-                rank, world_size, device, report, _taken_away, None if tracked is None else tracked.best
-            )
-            state = run_training(experiment, feeds, store, context)
-            if tracked is not None and state.best is not None:
-                tracked.finished(store, state.best)
+        train_here(experiment, threads, loader, context, part)
     except (ConfigError, ManifestError, TrainingError) as error:
         return error
     return None
+
+
+def train_here(
+    experiment: Experiment,
+    threads: int,
+    loader: LoaderConfig,
+    context: RankContext,
+    part: SearchPart | None = None,
+) -> bool:
+    """Train the begun run of ``experiment`` in this process, as the rank of ``context``; rank 0 tracks it.
+
+    False where ``context.report`` ended it early. Raises what run_training raises.
+    """
+    torch.set_num_threads(threads)  # Ray sets OMP_NUM_THREADS to 1
+    manifest, data = load_manifest(experiment.data)
+    store = open_store(experiment.run)
+    tracking = tracked_run(experiment, manifest, data, part) if context.rank == 0 else nullcontext()
+    with (
+        tracking as tracked,
+        open_feeds(
+            experiment,
+            manifest,
+            data,
+            rank=context.rank,
+            world_size=context.world_size,
+            device=context.device,
+            loader=loader,
+        ) as feeds,
+    ):
+
+        def report(record: EpochRecord) -> None:
+            if tracked is not None:
+                tracked.epoch(record)
+            if context.report is not None:
+                context.report(record)
+
+        on_best = None if tracked is None else tracked.best
+        try:
+            state = run_training(experiment, feeds, store, replace(context, report=report, on_best=on_best))
+        except EndedEarly:
+            return False
+        if tracked is not None and state.best is not None:
+            tracked.finished(store, state.best)
+    return True
 
 
 def _taken_away() -> bool:

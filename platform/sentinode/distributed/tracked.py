@@ -23,6 +23,7 @@ from sentinode.evaluation.calibration import reliability
 from sentinode.evaluation.metrics import FloatArray, IntArray, RankedScores
 from sentinode.experiment import Experiment, RunRecord, read_run
 from sentinode.schema import CLASS_NAMES, Split
+from sentinode.search.records import SearchPart
 from sentinode.storage import Store, open_store
 from sentinode.tracking import Artefact, Chart, ConfusionMatrix, Loggable, Picture, Tracker
 from sentinode.training.checkpoint import WEIGHTS_KEY, load_history
@@ -37,13 +38,16 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def tracked_run(experiment: Experiment, manifest: Manifest, data: Store) -> Iterator[Tracked | None]:
+def tracked_run(
+    experiment: Experiment, manifest: Manifest, data: Store, part: SearchPart | None = None
+) -> Iterator[Tracked | None]:
     """Track the run that was begun as ``experiment``, for rank 0 only; ``data`` holds the shards of ``manifest``.
 
     A resumed run goes on in its W&B run, and tells it of those former epochs that it has not heard of. What W&B
     leaves on disk is kept below ``wandb/`` of the run, twice a minute and at the end, in a folder for each process
     that took part. To send it later, copy ``wandb/`` from the store and
     say ``wandb sync wandb/offline-run-*``. Nothing is raised for want of tracking; None where there can be none.
+    ``part``: the trial of a search that the run is; W&B groups it with the others.
     """
     store = open_store(experiment.run)
     begun = _begun(store)
@@ -55,7 +59,13 @@ def tracked_run(experiment: Experiment, manifest: Manifest, data: Store) -> Iter
         tracker = Tracker(Path(name))
         with (
             kept_files(tracker, Path(name), store),
-            tracker.run(experiment.name, _run_id(record), _config(record)),
+            tracker.run(
+                experiment.name if part is None else f"{part.search} {experiment.name}",
+                _run_id(record),
+                _config(record) | ({} if part is None else _searched(part)),
+                group=None if part is None else part.search,
+                job_type="train" if part is None else "trial",
+            ),
         ):
             told = last_epoch_told(tracker, store, _run_id(record))
             tracked = Tracked(tracker, record, manifest, data, told)
@@ -182,6 +192,12 @@ def _run_id(record: RunRecord) -> str:
 
 def _config(record: RunRecord) -> dict[str, Any]:
     return record.experiment.model_dump(mode="json", exclude={"schema_version"}) | _origin(record)
+
+
+def _searched(part: SearchPart) -> dict[str, Any]:
+    """Choices and cost side by side: the axes of W&B's parallel coordinates."""
+    cost = {} if part.cost is None else part.cost.model_dump()
+    return {"trial": part.trial, "search": {**part.choices, **cost}}
 
 
 def _origin(record: RunRecord) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from sentinode.distributed.cluster import started_here
 from sentinode.distributed.watch import NoOnlooker, Onlooker, watched
 from sentinode.errors import ConfigError, SentinodeError, TrainingError
 from sentinode.experiment import Experiment, begin_run
+from sentinode.search.records import SearchPart
 from sentinode.storage import open_store
 from sentinode.training.checkpoint import load_history
 from sentinode.training.metrics import EpochRecord
@@ -57,6 +58,8 @@ class ScalingSettings(Frozen):
     """CPU cores, and so computing threads, of each."""
     use_gpu: bool = False
     """Give each worker a GPU."""
+    gpus_per_worker: float = Field(default=1.0, gt=0, le=1)
+    """Share of a GPU that each worker takes, so that several workers, or trials of a search, use one."""
     loader: LoaderConfig = LoaderConfig()
     """How each worker reads."""
 
@@ -74,6 +77,11 @@ class ScalingSettings(Frozen):
     def sizes(self) -> range:
         """The numbers of workers that a run may have."""
         return range(self.min_workers or self.num_workers, self.num_workers + 1)
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What one worker takes, by Ray's names."""
+        return {"CPU": self.cpus_per_worker, **({"GPU": self.gpus_per_worker} if self.use_gpu else {})}
 
     @property
     def num_cpus(self) -> int:
@@ -99,10 +107,12 @@ def train(
     experiment: Experiment,
     scaling: ScalingSettings | None = None,
     onlooker: Onlooker | None = None,
+    part: SearchPart | None = None,
 ) -> TrainResult:
     """Train ``experiment`` to its end within a Ray session, resuming it where it was begun before.
 
-    ``onlooker`` is told of each epoch trained by this call, and of the steps between.
+    ``onlooker`` is told of each epoch trained by this call, and of the steps between. ``part``: which trial
+    of a search it is, for tracking.
     Raises ConfigError, ManifestError or StoreError before anything is started where the experiment cannot
     run, and TrainingError where the loss diverges or workers fail more often than RESTARTS.
     """
@@ -113,7 +123,7 @@ def train(
     _check_cluster(scaling)
     store = open_store(experiment.run)
     with watched(store, onlooker or NoOnlooker()):
-        _fit(experiment, scaling)
+        _fit(experiment, scaling, part)
     history = load_history(store)
     return TrainResult(
         run=experiment.run,
@@ -124,7 +134,7 @@ def train(
     )
 
 
-def _fit(experiment: Experiment, scaling: ScalingSettings) -> None:
+def _fit(experiment: Experiment, scaling: ScalingSettings, part: SearchPart | None) -> None:
     """Run the ranks to the end."""
     # The controller looks at its workers every 2 s by default and takes one report at a look: too slow for
     # short epochs.
@@ -135,14 +145,21 @@ def _fit(experiment: Experiment, scaling: ScalingSettings) -> None:
     folder = tempfile.mkdtemp(prefix="sentinode-ray-")
     trainer = _Trainer(
         _work,
-        train_loop_config={"experiment": experiment.to_json(), "scaling": scaling.canonical_json()},
+        train_loop_config={
+            "experiment": experiment.to_json(),
+            "scaling": scaling.canonical_json(),
+            "part": None if part is None else part.canonical_json(),
+        },
         scaling_config=ray_train.ScalingConfig(
             num_workers=_workers(scaling),
             elastic_resize_monitor_interval_s=scaling.resize_every_s,
             use_gpu=scaling.use_gpu,
-            resources_per_worker={"CPU": scaling.cpus_per_worker, **({"GPU": 1} if scaling.use_gpu else {})},
+            resources_per_worker=scaling.resources,
         ),
-        torch_config=TorchConfig(timeout_s=int(scaling.timeout_s)),
+        # NCCL wants a GPU for each rank.
+        torch_config=TorchConfig(
+            backend="gloo" if scaling.gpus_per_worker < 1 else None, timeout_s=int(scaling.timeout_s)
+        ),
         run_config=ray_train.RunConfig(
             name=f"{experiment.name}-{uuid.uuid4().hex[:8]}",
             storage_path=folder,
@@ -188,7 +205,8 @@ def _work(task: dict[str, Any]) -> SentinodeError | None:
 
     experiment = Experiment.from_json(task["experiment"], "the experiment sent to a worker")
     scaling = ScalingSettings.model_validate_json(task["scaling"])
-    return train_rank(experiment, scaling.cpus_per_worker, scaling.loader)
+    part = None if task["part"] is None else SearchPart.model_validate_json(task["part"])
+    return train_rank(experiment, scaling.cpus_per_worker, scaling.loader, part)
 
 
 def _check_batch(experiment: Experiment, scaling: ScalingSettings) -> None:
@@ -207,14 +225,13 @@ def _check_batch(experiment: Experiment, scaling: ScalingSettings) -> None:
 
 def _check_cluster(scaling: ScalingSettings) -> None:
     resources = ray.cluster_resources()
-    asked = {"CPU": scaling.num_cpus, "GPU": scaling.num_workers if scaling.use_gpu else 0}
-    for kind, number in asked.items():
-        have = int(resources.get(kind, 0))
+    for kind, share in scaling.resources.items():
+        number, have = scaling.num_workers * share, resources.get(kind, 0)
         if number > have:
             # An autoscaler may still bring them, so this is no error; without one Ray Train gives up after a
             # while.
             log.warning(
-                "training asks for %d %ss and the cluster has %d: waiting for more", number, kind, have
+                "training asks for %g %ss and the cluster has %g: waiting for more", number, kind, have
             )
 
 

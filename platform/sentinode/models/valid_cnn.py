@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -73,8 +73,7 @@ class ValidCnnConfig(Frozen):
                 f"widths {self.widths}, blocks {self.blocks}", "positive widths, no negative blocks"
             )
         if self._last_px(self.input_px) is None:
-            fitting = [px for px in range(8, 449) if self._last_px(px)]
-            near = sorted(sorted(fitting, key=lambda px: abs(px - self.input_px))[:2])
+            near = sorted(self._fitting_px(self.input_px)[:2])
             raise ConfigError(
                 f"an input of {self.input_px} pixels is not divided evenly by the layers of this valid-cnn",
                 "a size at which no layer leaves pixels over, or turned patches would be seen differently",
@@ -83,6 +82,15 @@ class ValidCnnConfig(Frozen):
                 else "use fewer or smaller layers",
             )
         return self
+
+    @classmethod
+    def near(cls, input_px: int, **fields: Any) -> Self:
+        """The network of ``fields`` on the input nearest to ``input_px`` that its layers divide without remainder.
+
+        Raises ConfigError where there is no such input.
+        """
+        fitting = cls.model_construct(**fields)._fitting_px(input_px)
+        return cls(input_px=fitting[0] if fitting else input_px, **fields)
 
     @property
     def last_px(self) -> int:
@@ -105,6 +113,11 @@ class ValidCnnConfig(Frozen):
             for _ in range(blocks):
                 yield from ((3, 1), (self.second_kernel_px, 1))
         yield self.tail_kernel_px, 1
+
+    def _fitting_px(self, near_px: int) -> list[int]:
+        """Sides of inputs that no layer leaves pixels over of, the nearest to ``near_px`` first."""
+        fitting = [px for px in range(8, 449) if self._last_px(px)]
+        return sorted(fitting, key=lambda px: (abs(px - near_px), px))
 
     def _last_px(self, px: int) -> int | None:
         for kernel, stride in self._windows():

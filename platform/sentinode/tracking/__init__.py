@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from sentinode.tracking.loggable import Artefact, Bars, Chart, ConfusionMatrix, Loggable, Picture, Table
 from sentinode.tracking.record_log import last_step, whole_records
-from sentinode.tracking.tracker import (
-    Artefact,
-    Chart,
-    ConfusionMatrix,
-    Loggable,
-    Picture,
-    Tracker,
-    tracking_mode,
-)
+from sentinode.tracking.tracker import Tracker, tracking_mode
 
 __all__ = [
     "Artefact",
+    "Bars",
     "Chart",
     "ConfusionMatrix",
     "Loggable",
     "Picture",
+    "Table",
     "Tracker",
     "last_step",
     "tracking_mode",

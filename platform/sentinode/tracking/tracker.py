@@ -11,64 +11,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from sentinode.tracking.loggable import Artefact, Loggable, for_wandb, reference
 
 FINISH_TIMEOUT_S = 120.0
 """How long the end of an online run may take to send what is left."""
 INIT_TIMEOUT_S = 30.0
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Lines by name, each its x and y; the axes are called ``x`` and ``y``."""
-
-    title: str
-    x: str
-    y: str
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
-
-
-@dataclass(frozen=True)
-class ConfusionMatrix:
-    """``counts[actual][predicted]``."""
-
-    title: str
-    classes: Sequence[str]
-    counts: Sequence[Sequence[int]]
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """An image, uint8 RGB ``pixels_HWC``, and what stands below it."""
-
-    pixels_HWC: NDArray[np.uint8]
-    caption: str
-
-
-@dataclass(frozen=True)
-class Artefact:
-    """An object in storage by reference: its bytes stay where they are."""
-
-    name: str
-    """W&B keeps versions under this name."""
-    kind: str
-    url: str
-    """``s3://...`` or an absolute path."""
-    digest: str
-    """Of its content: another digest is another version, also at the same URL."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-Loggable = float | Chart | ConfusionMatrix | Sequence[Picture]
 
 
 def tracking_mode() -> Any:
@@ -98,14 +52,22 @@ class Tracker:
 
     @contextmanager
     def run(
-        self, name: str, run_id: str, config: Mapping[str, Any], project: str = "sentinode"
+        self,
+        name: str,
+        run_id: str,
+        config: Mapping[str, Any],
+        project: str = "sentinode",
+        *,
+        group: str | None = None,
+        job_type: str | None = None,
     ) -> Iterator[None]:
         """Track from here to the end of the block, in ``tracking_mode()``; what cannot begin online begins offline.
 
         ``run_id``: the same one continues the same run. ``config`` stays nested: W&B itself shows ``train.lr``.
+        ``group`` and ``job_type``: under which W&B shows it beside others.
         """
         with _away_from_home(self._folder):
-            self._start(name, run_id, config, project)
+            self._start(name, run_id, config, {"project": project, "group": group, "job_type": job_type})
             try:
                 yield
             except BaseException:
@@ -128,7 +90,7 @@ class Tracker:
         """Note ``values`` at ``step`` (the epoch)."""
 
         def send() -> None:
-            ready = {key: self._for_wandb(key, value, step) for key, value in values.items()}
+            ready = {key: for_wandb(self._run, key, value, step) for key, value in values.items()}
             self._run.log(ready, step=step, commit=True)
 
         self._tell("log", send)
@@ -142,13 +104,13 @@ class Tracker:
 
         def send() -> None:
             # What run.use_artifact() does with a new artefact; but that one refuses to work offline.
-            self._run._log_artifact(_reference(artefact), is_user_created=True, use_after_commit=True)
+            self._run._log_artifact(reference(artefact), is_user_created=True, use_after_commit=True)
 
         self._tell("note the input", send)
 
     def log_output(self, artefact: Artefact) -> None:
         """Note that the run has made ``artefact``."""
-        self._tell("note the output", lambda: self._run.log_artifact(_reference(artefact)))
+        self._tell("note the output", lambda: self._run.log_artifact(reference(artefact)))
 
     def files(self) -> Iterator[Path]:
         """What ``wandb sync`` needs of this run: records and media, without W&B's own debugging logs."""
@@ -156,7 +118,9 @@ class Tracker:
             yield from self._home.glob("*.wandb")
             yield from (path for path in self._home.glob("files/**/*") if path.is_file())
 
-    def _start(self, name: str, run_id: str, config: Mapping[str, Any], project: str) -> None:
+    def _start(
+        self, name: str, run_id: str, config: Mapping[str, Any], place: Mapping[str, str | None]
+    ) -> None:
         mode = tracking_mode()
         if mode == "disabled":
             return
@@ -169,7 +133,9 @@ class Tracker:
         def begin(mode: Any) -> None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._run = wandb.init(
-                project=project,
+                project=place["project"],
+                group=place["group"],
+                job_type=place["job_type"],
                 name=name,
                 id=run_id,
                 resume="allow",
@@ -206,48 +172,6 @@ class Tracker:
     def _tell(self, what: str, action: Callable[[], object]) -> None:
         if self.active:
             self.attempt(what, action)
-
-    def _for_wandb(self, key: str, value: Loggable, step: int) -> Any:
-        import wandb
-
-        if isinstance(value, Chart):
-            rows = [
-                [x, y, line] for line, points in value.lines.items() for x, y in zip(*points, strict=True)
-            ]
-            table = self._table(key, [value.x, value.y, "line"], rows, step)
-            return wandb.plot.line(table, value.x, value.y, stroke="line", title=value.title)
-        if isinstance(value, ConfusionMatrix):
-            fields = {name: name for name in ("Actual", "Predicted", "nPredictions")}
-            cells = [
-                [actual, predicted, count]
-                for actual, row in zip(value.classes, value.counts, strict=True)
-                for predicted, count in zip(value.classes, row, strict=True)
-            ]
-            table = self._table(key, list(fields), cells, step)
-            return wandb.plot_table("wandb/confusion_matrix/v1", table, fields, {"title": value.title})
-        if isinstance(value, Sequence):
-            return [wandb.Image(picture.pixels_HWC, caption=picture.caption) for picture in value]
-        return value
-
-    def _table(self, key: str, columns: list[str], rows: list[list[Any]], step: int) -> Any:
-        import wandb
-
-        # Bound at once, it is a media file of the run and nothing else. Left to itself, W&B also makes it an
-        # artefact, which it stages outside the run's folder and asks its server about.
-        table = wandb.Table(columns=columns, data=rows)
-        table.bind_to_run(self._run, f"{key}_table", step)
-        return table
-
-
-def _reference(artefact: Artefact) -> Any:
-    import wandb
-
-    url = artefact.url if "://" in artefact.url else Path(artefact.url).as_uri()
-    made = wandb.Artifact(artefact.name, artefact.kind, metadata=dict(artefact.metadata))
-    stem, dot, suffix = url.rpartition("/")[2].partition(".")
-    # Unchecked, a reference is identified by its URL and its name.
-    made.add_reference(url, name=f"{stem}-{artefact.digest[:12]}{dot}{suffix}", checksum=False)
-    return made
 
 
 @contextmanager

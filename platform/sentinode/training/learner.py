@@ -73,7 +73,7 @@ class Learner:
                 "a finite loss",
                 "lower train.lr, or set train.precision to fp32",
             )
-        auroc, accuracy = self._measure(scores)
+        auroc, accuracy, specificity = self._measure(scores)
         wait_s, slowest_rank, slowest_ratio = self._compare_ranks(waits.total_s, own_s)
         record = EpochRecord(
             epoch=epoch + 1,
@@ -82,6 +82,7 @@ class Learner:
             valid_loss=scores.loss,
             valid_auroc=auroc,
             valid_accuracy=accuracy,
+            valid_specificity=specificity,
             train_s=train_s,
             valid_s=time.perf_counter() - began,
             patches_per_s=steps * self.recipe.train.batch_size / train_s,
@@ -171,15 +172,17 @@ class Learner:
                 )
         return collector.gather(self.context.world_size)
 
-    def _measure(self, scores: ValidScores) -> tuple[float, float]:
-        """AUROC and accuracy: measured on rank 0, known to all."""
-        found = scores.auroc_and_accuracy() if self.context.rank == 0 else (0.0, 0.0)
+    def _measure(self, scores: ValidScores) -> tuple[float, float, float]:
+        """AUROC, accuracy, and specificity at 99 % sensitivity: measured on rank 0, known to all."""
+        found = (0.0, 0.0, 0.0)
+        if self.context.rank == 0:
+            found = (*scores.auroc_and_accuracy(), scores.specificity)
         if self.context.world_size == 1:
             return found
         told = torch.tensor(found, dtype=torch.float64, device=self.context.device)
         distributed.broadcast(told, 0)
-        auroc, accuracy = told.tolist()
-        return auroc, accuracy
+        auroc, accuracy, specificity = told.tolist()
+        return auroc, accuracy, specificity
 
     def _compare_ranks(self, wait_s: float, own_s: float) -> tuple[float, int, float]:
         """Mean wait over ranks, the slowest rank, and its time over the mean."""

@@ -21,6 +21,8 @@ class EpochRecord(Frozen):
     valid_auroc: float
     valid_accuracy: float
     """At probability 0.5."""
+    valid_specificity: float | None = None
+    """Highest specificity at a sensitivity of at least 99 %; None in records of former releases."""
     train_s: float
     """Wall time of the training steps."""
     valid_s: float

@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import functional
 
+from sentinode.evaluation.metrics import RankedScores, specificity_at_sensitivity
+
+KEPT_SENSITIVITY = 0.99
+"""At which a screening reader would work."""
+
 
 @dataclass(frozen=True)
 class ValidScores:
@@ -30,6 +35,12 @@ class ValidScores:
         """Mean negative log-likelihood (nats)."""
         signs_N = 1 - 2 * self.labels_N
         return float(functional.softplus(self.logits_N.double() * signs_N).mean())
+
+    @property
+    def specificity(self) -> float:
+        """The highest specificity at a sensitivity of at least 99 %."""
+        curve = RankedScores.of(self.labels_N.numpy(), self.probabilities.numpy()).curve()
+        return specificity_at_sensitivity(curve, KEPT_SENSITIVITY)
 
     def auroc_and_accuracy(self) -> tuple[float, float]:
         """AUROC, and accuracy at probability 0.5."""

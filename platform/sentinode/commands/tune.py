@@ -1,0 +1,123 @@
+"""``sentinode tune``: a search space becomes trials, a Pareto front and a winner, trained again and evaluated."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pydantic import Field
+
+from sentinode.commands.tune_told import SweepTold
+from sentinode.commands.tune_winner import settle_winner
+from sentinode.config import Frozen
+from sentinode.data.audit import refuse_leaks
+from sentinode.data.manifest import load_manifest
+from sentinode.distributed.cluster import ray_session
+from sentinode.distributed.search import search
+from sentinode.distributed.trainer import ScalingSettings
+from sentinode.errors import ConfigError
+from sentinode.experiment import code_commit, versions_here
+from sentinode.search.config import Budget, RetrainConfig, SearchConfig
+from sentinode.search.records import SweepRecord
+from sentinode.search.spaces import SPACES, space_called
+from sentinode.search.sweep import Sweep, read_sweep
+from sentinode.storage import StoreUrl, open_store
+
+INTERRUPTED = 130
+SPACES_HELP = "Search spaces: " + "; ".join(f"{name}: {space.summary}" for name, space in SPACES.items())
+
+log = logging.getLogger(__name__)
+
+
+class TuneCommand(Frozen):
+    """Search for a network that is good and cheap. Killed or interrupted, a search goes on with --resume."""
+
+    data: StoreUrl
+    """URL of the data set's manifest, or of the folder that holds it."""
+    sweep: StoreUrl
+    """Where the search is kept: s3://bucket/prefix or a folder."""
+    resume: bool = False
+    """Go on with the search at --sweep. Its settings are the defaults; only budgets and machines may be others."""
+    search: SearchConfig = Field(default=SearchConfig(), description=SPACES_HELP)
+    budget: Budget = Budget()
+    """Where it ends, whatever comes first."""
+    retrain: RetrainConfig = RetrainConfig()
+    """What becomes of the winner."""
+    scaling: ScalingSettings = ScalingSettings(num_workers=1)
+    """Processes of each trial. With one worker a trial trains in its own process; with more, Ray Train joins them."""
+    concurrent: int | None = Field(default=None, ge=1)
+    """Trials at a time; by default as many as there is room for."""
+    allow_leaks: bool = False
+    """Search even where patches, slides or patients stand in more than one split."""
+    ray_address: str | None = None
+    """Cluster to join; by default RAY_ADDRESS, else a local Ray is started."""
+
+
+FLAGS = TuneCommand
+
+
+def defaults(arguments: Sequence[str]) -> tuple[TuneCommand, list[str]]:
+    """With --resume, the settings of the search that is gone on with."""
+    chooser = argparse.ArgumentParser("sentinode tune", add_help=False, allow_abbrev=False)
+    chooser.add_argument("--resume", action="store_true")
+    chooser.add_argument("--sweep")
+    given = chooser.parse_known_args(list(arguments))[0]
+    values = {
+        name: field.default for name, field in TuneCommand.model_fields.items() if not field.is_required()
+    }
+    if given.resume and given.sweep:
+        record, _ = read_sweep(open_store(given.sweep))
+        values |= {
+            "data": record.data,
+            "search": record.config,
+            "budget": record.budget,
+            "retrain": record.retrain,
+            "scaling": ScalingSettings(num_workers=record.workers),
+        }
+    return TuneCommand.model_construct(**values), list(arguments)
+
+
+def run(config: TuneCommand) -> int:
+    """Search, settle on the winner, and say what came of it; 130 where it was interrupted."""
+    space = space_called(config.search.space)
+    store = open_store(config.sweep)
+    manifest, _ = load_manifest(config.data)
+    if not config.allow_leaks:
+        refuse_leaks(config.data)
+    new = _record(config, manifest.dataset, manifest.digest())
+    sweep = Sweep.resume(store, new) if config.resume else Sweep.begin(store, new)
+    with ray_session(config.ray_address), SweepTold(sweep) as told:
+        broken_off = search(sweep, space, config.scaling, told, config.concurrent)
+        result = sweep.conclude("interrupted" if broken_off else "searched")
+        log.info("%s", result.why)
+        if broken_off is None and result.winner is not None and config.retrain.seeds:
+            broken_off = settle_winner(sweep, config.scaling, told, config.concurrent)
+    if broken_off is not None:
+        sweep.conclude("interrupted")
+        log.info("broken off: %s; sentinode tune --resume --sweep %s goes on", broken_off, store.url)
+        return INTERRUPTED if "SIG" in broken_off else 0
+    if sweep.record.result is None or sweep.record.result.winner is None:
+        raise ConfigError(
+            f"the search at {store.url} has no winner: {result.why}", "a trial that can be deployed"
+        )
+    return 0
+
+
+def _record(config: TuneCommand, dataset: str, manifest_digest: str) -> SweepRecord:
+    return SweepRecord(
+        name=config.sweep.rstrip("/").rpartition("/")[2],
+        data=config.data,
+        dataset=dataset,
+        manifest_digest=manifest_digest,
+        code_commit=code_commit(),
+        versions=versions_here(),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=f"{platform.machine()}, {platform.processor() or 'unknown processor'}",
+        config=config.search,
+        budget=config.budget,
+        retrain=config.retrain,
+        workers=config.scaling.num_workers,
+    )

@@ -1,0 +1,311 @@
+"""Architecture search: Ray Tune runs the trials that Optuna proposes, and ASHA ends the poor ones.
+
+Nothing of Tune's own state is kept: the truth is ``sweep.json`` and the trials' runs in the store. A search is resumed
+by telling sampler and scheduler what was found before, on whatever machine, and no pickle is ever read back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.search import Searcher
+
+from sentinode.distributed.search_room import trials_at_a_time
+from sentinode.distributed.search_trial import RUNG_FIGURES, Told, TrialTask, run_trial
+from sentinode.distributed.stop_signals import StopSignals
+from sentinode.distributed.trainer import ScalingSettings
+from sentinode.errors import ConfigError
+from sentinode.search.config import SearchConfig
+from sentinode.search.records import SweepRecord, TrialRecord, TrialState
+from sentinode.search.sampler import Proposer
+from sentinode.search.space import Space
+from sentinode.search.sweep import Sweep
+
+ATTEMPTS_AFTER_LOSS = 1
+"""A trial whose process is lost (a node gone, killed for memory) is begun again so often, from its checkpoint."""
+
+log = logging.getLogger(__name__)
+
+
+class SweepOnlooker(Protocol):
+    """Is told how a search goes on."""
+
+    def begun(self, trial: TrialRecord) -> None: ...
+
+    def epoch(self, trial: TrialRecord) -> None: ...
+
+    def over(self, trial: TrialRecord) -> None: ...
+
+
+def search(
+    sweep: Sweep,
+    space: Space,
+    scaling: ScalingSettings,
+    onlooker: SweepOnlooker,
+    concurrent: int | None = None,
+) -> str | None:
+    """Run the trials of ``sweep`` until a budget is spent or the space is exhausted, within a Ray session.
+
+    Trials that a former process began are gone on with first. Returns why it was broken off, None where it was not.
+    Raises ConfigError where not even one trial fits the cluster.
+    """
+    record = sweep.record
+    proposer = Proposer(space, record.config, record.budget.trials)
+    for trial in record.trials:
+        if trial.is_over:
+            proposer.tell(trial)
+        else:
+            proposer.replay(trial)
+    unfinished = [trial for trial in record.trials if not trial.is_over]
+
+    def next_trial() -> TrialRecord | None:
+        if unfinished:
+            return unfinished.pop(0)
+        proposed = proposer.propose(len(sweep.record.trials)) if sweep.may_draw() else None
+        return None if proposed is None else sweep.add(*proposed)
+
+    desk = _Desk(sweep, next_trial, proposer.tell, onlooker)
+    return _run(desk, scaling, asha(record.config, record, proposer.longest), concurrent)
+
+
+def train_again(
+    sweep: Sweep, scaling: ScalingSettings, onlooker: SweepOnlooker, concurrent: int | None = None
+) -> str | None:
+    """Run the winner's trainings with other seeds, as ``sweep.record.again`` names them, each to its end."""
+    unfinished = [trial for trial in sweep.record.again if not trial.is_over]
+    desk = _Desk(sweep, lambda: unfinished.pop(0) if unfinished else None, lambda trial: None, onlooker)
+    return _run(desk, scaling, FIFOScheduler(), concurrent)
+
+
+def asha(config: SearchConfig, record: SweepRecord, longest: int) -> FIFOScheduler:
+    """The scheduler for trials of at most ``longest`` epochs, which knows how those of ``record`` did."""
+    if not config.stop.early:
+        return FIFOScheduler()
+    figure = RUNG_FIGURES[config.quality]
+    scheduler = ASHAScheduler(
+        time_attr="epoch",
+        metric=figure,
+        mode="max",
+        # No rung at the very end: a trial that has come so far is finished.
+        max_t=max(longest - 1, config.stop.grace_epochs),
+        grace_period=config.stop.grace_epochs,
+        reduction_factor=config.stop.reduction,
+        stop_last_trials=False,
+    )
+    for trial in record.trials:
+        former = SimpleNamespace(trial_id=trial.run)
+        scheduler.on_trial_add(None, former)
+        for epoch in trial.epochs:
+            scheduler.on_trial_result(None, former, epoch.model_dump())
+    return scheduler
+
+
+class _Desk:
+    """Hands out trials and notes what comes of them. All of it happens in the driver's main thread."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        next_trial: Callable[[], TrialRecord | None],
+        learn: Callable[[TrialRecord], None],
+        onlooker: SweepOnlooker,
+    ) -> None:
+        self.sweep, self._next, self._learn, self._onlooker = sweep, next_trial, learn, onlooker
+        self._since: dict[str, float] = {}
+
+    def hand_out(self) -> TrialRecord | None:
+        trial = self._next()
+        return None if trial is None else self.sweep.change(trial.run, state=TrialState.RUNNING, reason="")
+
+    def began(self, run: str) -> None:
+        self._since[run] = time.monotonic()
+        self._onlooker.begun(self.sweep.record.find(run))
+
+    def hear(self, run: str, told: Told) -> None:
+        """Note what a trial reports."""
+        self._count_time(run)
+        if told.cost is not None:
+            self.sweep.costs(run, told.cost)
+        if told.epoch is not None and self.sweep.epoch(run, told.epoch):
+            self._onlooker.epoch(self.sweep.record.find(run))
+        if told.finished:
+            self._end(run, TrialState.FINISHED)
+        if told.failure is not None:
+            self._end(run, TrialState.FAILED, told.failure)
+
+    def ended(self, run: str) -> None:
+        """A trial is over that may not have said so itself: then it was stopped early."""
+        if not self.sweep.record.find(run).is_over:
+            self._count_time(run)
+            self._end(run, TrialState.STOPPED)
+
+    def lost(self, run: str, why: str) -> None:
+        """A trial's process has ended without a word."""
+        if not self.sweep.record.find(run).is_over:
+            self._end(run, TrialState.FAILED, why)
+
+    def break_off(self, why: str) -> None:
+        """Note those that are under way: a resumed search goes on with them."""
+        for trial in (*self.sweep.record.trials, *self.sweep.record.again):
+            if trial.state is TrialState.RUNNING:
+                self._onlooker.over(self.sweep.change(trial.run, state=TrialState.INTERRUPTED, reason=why))
+
+    def _end(self, run: str, state: TrialState, reason: str = "") -> None:
+        trial = self.sweep.change(run, state=state, reason=reason)
+        self._learn(trial)
+        self._onlooker.over(trial)
+
+    def _count_time(self, run: str) -> None:
+        now = time.monotonic()
+        more = now - self._since.get(run, now)
+        self._since[run] = now
+        self.sweep.change(run, seconds=self.sweep.record.find(run).seconds + more)
+
+
+class _Searcher(Searcher):  # type: ignore[misc]
+    """Asks the desk for trials, as Ray Tune wants it."""
+
+    def __init__(self, desk: _Desk, scaling: ScalingSettings) -> None:
+        super().__init__()
+        self.desk, self._scaling = desk, scaling
+        self.runs: dict[str, str] = {}
+        """Folder of the run by Tune's name of the trial."""
+
+    def suggest(self, trial_id: str) -> Any:
+        trial = self.desk.hand_out()
+        if trial is None:
+            return Searcher.FINISHED
+        self.runs[trial_id] = trial.run
+        sweep = self.desk.sweep
+        task = TrialTask(
+            experiment=sweep.record.experiment(trial, sweep.store.url),
+            scaling=self._scaling,
+            search=sweep.record.name,
+            number=trial.number,
+            choices=trial.choices,
+            cost=trial.cost,
+        )
+        return {"task": task.model_dump_json()}
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        pass  # the desk is told by the callback
+
+    def save(self, checkpoint_path: str) -> None:
+        pass  # sweep.json has it all
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a search is resumed from sweep.json")
+
+
+class _Messenger(tune.Callback):  # type: ignore[misc]
+    """Tells the desk what Ray Tune says of the trials."""
+
+    def __init__(self, desk: _Desk, runs: dict[str, str]) -> None:
+        self._desk, self._runs = desk, runs
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        self._desk.began(self._runs[trial.trial_id])
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        self._desk.hear(self._runs[trial.trial_id], Told.model_validate_json(result["told"]))
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        self._desk.ended(self._runs[trial.trial_id])
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        lines = str(trial.get_error() or "").strip().splitlines()
+        cause = f" ({lines[-1]})" if lines else ""
+        why = f"its process was lost {1 + ATTEMPTS_AFTER_LOSS} times, perhaps for memory{cause}"
+        self._desk.lost(self._runs[trial.trial_id], why)
+
+
+class _Stopper(tune.Stopper):  # type: ignore[misc]
+    """Ends everything when a signal came or a budget is spent."""
+
+    def __init__(self, sweep: Sweep, signals: StopSignals) -> None:
+        self._sweep, self._signals = sweep, signals
+        self.reason: str | None = None
+
+    def __call__(self, trial_id: str, result: Any) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        self.reason = self.reason or self._signals.came or self._sweep.spent()
+        return self.reason is not None
+
+
+def _run(
+    desk: _Desk, scaling: ScalingSettings, scheduler: FIFOScheduler, concurrent: int | None
+) -> str | None:
+    """Let Ray Tune run what the desk hands out; why it was broken off, None where it was not."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = trials_at_a_time(nodes, scaling)
+    alone = scaling.num_workers == 1
+    _calm_tune()
+    folder = tempfile.mkdtemp(prefix="sentinode-tune-")
+    searcher = _Searcher(desk, scaling)
+    with StopSignals() as signals:
+        stopper = _Stopper(desk.sweep, signals)
+        tuner = tune.Tuner(
+            # What drives Ray Train must take nothing: the workers need all there is.
+            tune.with_resources(run_trial, scaling.resources if alone else {"CPU": 0}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=-1,
+                max_concurrent_trials=min(room, concurrent or room),
+                reuse_actors=alone,
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=folder,
+                stop=stopper,
+                failure_config=tune.FailureConfig(max_failures=ATTEMPTS_AFTER_LOSS),
+                callbacks=[_Messenger(desk, searcher.runs)],
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        except tune.TuneError as error:
+            raise _cause(error) from error
+        finally:
+            desk.break_off(stopper.reason or "the search ended before it")
+            with suppress(OSError):
+                shutil.rmtree(folder)
+    return stopper.reason
+
+
+def _calm_tune() -> None:
+    """Tune's own tables, log files, signal handlers and checks of figures are not wanted."""
+    for name, value in {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+        "RAY_AIR_NEW_OUTPUT": "0",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The user's error within Tune's."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ConfigError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return error
