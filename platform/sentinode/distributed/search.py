@@ -6,46 +6,32 @@ by telling sampler and scheduler what was found before, on whatever machine, and
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
+from sentinode.distributed.search_desk import Desk, SweepOnlooker
 from sentinode.distributed.search_room import trials_at_a_time
 from sentinode.distributed.search_trial import RUNG_FIGURES, Told, TrialTask, run_trial
 from sentinode.distributed.stop_signals import StopSignals
 from sentinode.distributed.trainer import ScalingSettings
 from sentinode.errors import ConfigError
 from sentinode.search.config import SearchConfig
-from sentinode.search.records import SweepRecord, TrialRecord, TrialState
+from sentinode.search.records import SweepRecord, TrialRecord
 from sentinode.search.sampler import Proposer
 from sentinode.search.space import Space
 from sentinode.search.sweep import Sweep
 
 ATTEMPTS_AFTER_LOSS = 1
 """A trial whose process is lost (a node gone, killed for memory) is begun again so often, from its checkpoint."""
-
-log = logging.getLogger(__name__)
-
-
-class SweepOnlooker(Protocol):
-    """Is told how a search goes on."""
-
-    def begun(self, trial: TrialRecord) -> None: ...
-
-    def epoch(self, trial: TrialRecord) -> None: ...
-
-    def over(self, trial: TrialRecord) -> None: ...
 
 
 def search(
@@ -65,8 +51,6 @@ def search(
     for trial in record.trials:
         if trial.is_over:
             proposer.tell(trial)
-        else:
-            proposer.replay(trial)
     unfinished = [trial for trial in record.trials if not trial.is_over]
 
     def next_trial() -> TrialRecord | None:
@@ -75,7 +59,7 @@ def search(
         proposed = proposer.propose(len(sweep.record.trials)) if sweep.may_draw() else None
         return None if proposed is None else sweep.add(*proposed)
 
-    desk = _Desk(sweep, next_trial, proposer.tell, onlooker)
+    desk = Desk(sweep, next_trial, proposer.tell, onlooker)
     return _run(desk, scaling, asha(record.config, record, proposer.longest), concurrent)
 
 
@@ -84,7 +68,7 @@ def train_again(
 ) -> str | None:
     """Run the winner's trainings with other seeds, as ``sweep.record.again`` names them, each to its end."""
     unfinished = [trial for trial in sweep.record.again if not trial.is_over]
-    desk = _Desk(sweep, lambda: unfinished.pop(0) if unfinished else None, lambda trial: None, onlooker)
+    desk = Desk(sweep, lambda: unfinished.pop(0) if unfinished else None, lambda trial: None, onlooker)
     return _run(desk, scaling, FIFOScheduler(), concurrent)
 
 
@@ -111,72 +95,10 @@ def asha(config: SearchConfig, record: SweepRecord, longest: int) -> FIFOSchedul
     return scheduler
 
 
-class _Desk:
-    """Hands out trials and notes what comes of them. All of it happens in the driver's main thread."""
-
-    def __init__(
-        self,
-        sweep: Sweep,
-        next_trial: Callable[[], TrialRecord | None],
-        learn: Callable[[TrialRecord], None],
-        onlooker: SweepOnlooker,
-    ) -> None:
-        self.sweep, self._next, self._learn, self._onlooker = sweep, next_trial, learn, onlooker
-        self._since: dict[str, float] = {}
-
-    def hand_out(self) -> TrialRecord | None:
-        trial = self._next()
-        return None if trial is None else self.sweep.change(trial.run, state=TrialState.RUNNING, reason="")
-
-    def began(self, run: str) -> None:
-        self._since[run] = time.monotonic()
-        self._onlooker.begun(self.sweep.record.find(run))
-
-    def hear(self, run: str, told: Told) -> None:
-        """Note what a trial reports."""
-        self._count_time(run)
-        if told.cost is not None:
-            self.sweep.costs(run, told.cost)
-        if told.epoch is not None and self.sweep.epoch(run, told.epoch):
-            self._onlooker.epoch(self.sweep.record.find(run))
-        if told.finished:
-            self._end(run, TrialState.FINISHED)
-        if told.failure is not None:
-            self._end(run, TrialState.FAILED, told.failure)
-
-    def ended(self, run: str) -> None:
-        """A trial is over that may not have said so itself: then it was stopped early."""
-        if not self.sweep.record.find(run).is_over:
-            self._count_time(run)
-            self._end(run, TrialState.STOPPED)
-
-    def lost(self, run: str, why: str) -> None:
-        """A trial's process has ended without a word."""
-        if not self.sweep.record.find(run).is_over:
-            self._end(run, TrialState.FAILED, why)
-
-    def break_off(self, why: str) -> None:
-        """Note those that are under way: a resumed search goes on with them."""
-        for trial in (*self.sweep.record.trials, *self.sweep.record.again):
-            if trial.state is TrialState.RUNNING:
-                self._onlooker.over(self.sweep.change(trial.run, state=TrialState.INTERRUPTED, reason=why))
-
-    def _end(self, run: str, state: TrialState, reason: str = "") -> None:
-        trial = self.sweep.change(run, state=state, reason=reason)
-        self._learn(trial)
-        self._onlooker.over(trial)
-
-    def _count_time(self, run: str) -> None:
-        now = time.monotonic()
-        more = now - self._since.get(run, now)
-        self._since[run] = now
-        self.sweep.change(run, seconds=self.sweep.record.find(run).seconds + more)
-
-
 class _Searcher(Searcher):  # type: ignore[misc]
     """Asks the desk for trials, as Ray Tune wants it."""
 
-    def __init__(self, desk: _Desk, scaling: ScalingSettings) -> None:
+    def __init__(self, desk: Desk, scaling: ScalingSettings) -> None:
         super().__init__()
         self.desk, self._scaling = desk, scaling
         self.runs: dict[str, str] = {}
@@ -211,7 +133,7 @@ class _Searcher(Searcher):  # type: ignore[misc]
 class _Messenger(tune.Callback):  # type: ignore[misc]
     """Tells the desk what Ray Tune says of the trials."""
 
-    def __init__(self, desk: _Desk, runs: dict[str, str]) -> None:
+    def __init__(self, desk: Desk, runs: dict[str, str]) -> None:
         self._desk, self._runs = desk, runs
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
@@ -248,7 +170,7 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
 
 
 def _run(
-    desk: _Desk, scaling: ScalingSettings, scheduler: FIFOScheduler, concurrent: int | None
+    desk: Desk, scaling: ScalingSettings, scheduler: FIFOScheduler, concurrent: int | None
 ) -> str | None:
     """Let Ray Tune run what the desk hands out; why it was broken off, None where it was not."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import random
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
+from optuna.trial import TrialState as OptunaState
 
 from sentinode.errors import ConfigError
 from sentinode.search.config import SearchConfig
 from sentinode.search.records import TrialRecord
-from sentinode.search.space import Choice, FirstChoices, Space, T, every_choice
+from sentinode.search.space import Choice, FirstChoices, FixedChoices, Space, T, every_choice, recipe_of
 from sentinode.training.config import Recipe
 
 FIRST_DRAWS = 0.3
@@ -53,32 +56,46 @@ class Proposer:
         Raises ConfigError where the space asks wrongly or makes a recipe that cannot be.
         """
         if number < len(self._first):
-            self._study.enqueue_trial(self._first[number])
-        elif self.config.sampler == "grid":
+            choices = self._first[number]
+            return choices, self._for_epochs(recipe_of(self.space, choices))
+        if self.config.sampler == "grid":
             return None
         trial = self._study.ask()
         self._asked[number] = trial
-        choices = _Drawn(trial)
-        recipe = self.space.draw(choices)
-        return choices.drawn, self._for_epochs(recipe)
+        drawn = _Drawn(trial)
+        recipe = self.space.draw(drawn)
+        return drawn.drawn, self._for_epochs(recipe)
 
     def tell(self, record: TrialRecord) -> None:
-        """Learn from a trial that is over, proposed by this one or, on resuming, by a former one."""
-        if record.number not in self._asked:
-            self.replay(record)
-        trial = self._asked.pop(record.number)
+        """Learn from a trial that is over, drawn by this one, by a former process or by hand."""
         values = record.objectives(self.config)
-        if values is None:
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        asked = self._asked.pop(record.number, None)
+        if asked is None:
+            self._add(record, values)
+        elif values is None:
+            self._study.tell(asked, state=OptunaState.FAIL)
         else:
-            self._study.tell(trial, list(values))
+            self._study.tell(asked, list(values))
 
-    def replay(self, record: TrialRecord) -> None:
-        """Count a former process's proposal among one's own."""
-        self._study.enqueue_trial(dict(record.choices))
-        trial = self._study.ask()
-        self._asked[record.number] = trial
-        self.space.draw(_Drawn(trial))
+    def _add(self, record: TrialRecord, values: Sequence[float] | None) -> None:
+        # Drawn and given up: it is by drawing that NSGA-II counts its generations. Trials that Optuna calls
+        # enqueued belong to none, and would never become parents.
+        asked = self._study.ask()
+        self.space.draw(_Drawn(asked))
+        generation = self._study.trials[asked.number].system_attrs
+        self._study.tell(asked, state=OptunaState.FAIL)
+        if values is None:
+            return
+        known = _Known(record.choices)
+        self.space.draw(known)
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                values=list(values),
+                params=dict(record.choices),
+                distributions=known.distributions,
+                system_attrs=generation,
+            )
+        )
 
     def _for_epochs(self, recipe: Recipe) -> Recipe:
         return recipe if self.config.epochs is None else with_epochs(recipe, self.config.epochs)
@@ -109,6 +126,26 @@ def build_sampler(config: SearchConfig, trials: int) -> BaseSampler:
                 return NSGAIISampler(population_size=max(4, trials // POPULATIONS), seed=config.seed)
             case "random" | "grid":
                 return RandomSampler(seed=config.seed)
+
+
+class _Known(FixedChoices):
+    """Answers from a record, and notes what could have been answered, as Optuna puts it."""
+
+    def __init__(self, values: Mapping[str, Choice]) -> None:
+        super().__init__(values)
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def one_of(self, name: str, options: tuple[T, ...]) -> T:
+        self.distributions[name] = CategoricalDistribution(options)
+        return super().one_of(name, options)
+
+    def number(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self.distributions[name] = FloatDistribution(low, high, log=log)
+        return super().number(name, low, high, log=log)
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        self.distributions[name] = IntDistribution(low, high)
+        return super().integer(name, low, high)
 
 
 class _Drawn:

@@ -107,11 +107,11 @@ def test_samplers_learn_from_what_they_are_told_also_of_a_former_process(
 ) -> None:
     """Where sgd at 0.3 is best, most of the later trials are sgd at 0.3."""
     config = SearchConfig.model_validate({"sampler": sampler, "costs": costs, "seed": 0})
-    former = taught(Proposer(space, config, 24), 0, 80)
+    former = taught(Proposer(space, config, 24), 0, 60)
     resumed = Proposer(space, config, 24)
     for record in former:
         resumed.tell(record)
-    drawn = taught(resumed, 80, 20)
+    drawn = taught(resumed, 60, 20)
     assert sum(is_best(record.choices) for record in drawn) > 6, "chance gives 3"
 
 
