@@ -8,13 +8,13 @@ the passes.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
 import tempfile
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,23 +23,21 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sentinode.data.ingest.assemble import Assembly, Scan, assemble
 from sentinode.data.ingest.build import ShardPlan, make_shard
-from sentinode.data.ingest.config import IngestConfig
+from sentinode.data.ingest.config import SLIDES, IngestConfig
 from sentinode.data.ingest.scan import CHUNK_PATCHES, ScanRecord, scan_chunk
 from sentinode.data.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from sentinode.data.sources import Listing, Source, SourceItem
 from sentinode.distributed.cluster import ray_session
-from sentinode.errors import ConfigError, SentinodeError, SourceError
+from sentinode.distributed.slide_samples import sample_slides
+from sentinode.distributed.tasks import Progress, finished, run_tasks
+from sentinode.errors import ConfigError, SourceError
 from sentinode.schema import PATCH_BYTES, PATCH_PX
 from sentinode.storage import Store, open_store
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
-"""``progress(step, done, total)``, called by the driver."""
-
 WORK: Final = "_work/"
 _SHARD_NAME = re.compile(r"shards/[a-z0-9_-]+-[0-9a-f]{8}-[a-z]+-\d{6}\.tar")
-_TASKS_PER_CPU = 2
 _REMEMBER_BYTES = 1 << 30
 _REMEMBER_SHARE = 0.3
 """Of Ray's object store."""
@@ -53,15 +51,22 @@ def ingest(config: IngestConfig, progress: Progress) -> Manifest:
     what is wrong with the source, StoreError where the store fails.
     """
     store = open_store(config.out)
-    source = config.open_source()
-    progress("list", 0, 1)
-    listing = source.listing()
-    progress("list", 1, 1)
-    standing = _standing(config, listing, store)
-    if standing is not None:
-        log.info("%s is up to date; set overwrite to make it anew", store.locate(MANIFEST_NAME))
-        return standing
-    with ray_session():
+    source: Source
+    with ExitStack() as stack:
+        if config.kind == SLIDES:
+            # Only by opening each slide is it known what patches there are.
+            stack.enter_context(ray_session())
+            source, listing = sample_slides(config, store, progress)
+        else:
+            source = config.open_source()
+            progress("list", 0, 1)
+            listing = source.listing()
+            progress("list", 1, 1)
+        standing = _standing(config, listing, store)
+        if standing is not None:
+            log.info("%s is up to date; set overwrite to make it anew", store.locate(MANIFEST_NAME))
+            return standing
+        stack.enter_context(ray_session())
         try:
             manifest = _make(config, source, listing, store, progress)
         finally:
@@ -113,7 +118,7 @@ def _scan(
     }
     records = {
         name: ScanRecord.from_json(store.get(name), store.locate(name))
-        for name in _finished(store, folder, chunks)
+        for name in finished(store, folder, chunks)
     }
     remember = total * PATCH_BYTES <= _remembered_bytes()
     calls = (
@@ -124,7 +129,7 @@ def _scan(
     blocks = {}
     done = sum(len(chunks[name][1]) for name in records)
     progress("scan", done, total)
-    for name, record, block in _run(_scan_task, calls):
+    for name, record, block in run_tasks(_scan_task, calls):
         number, part = chunks[name]
         records[name] = record
         if remember:
@@ -155,7 +160,7 @@ def _write(
     folder = f"{WORK}shards-{assembly.version[:16]}/"
     cuts = {f"{folder}{PurePosixPath(cut.name).stem}.json": cut for cut in assembly.cuts(config)}
     records = {
-        name: ShardRecord.model_validate_json(store.get(name)) for name in _finished(store, folder, cuts)
+        name: ShardRecord.model_validate_json(store.get(name)) for name in finished(store, folder, cuts)
     }
     calls = (
         (name, (source, assembly.plan(cut, config.encoding), blocks, store.url, name))
@@ -164,7 +169,7 @@ def _write(
     )
     done = sum(record.samples for record in records.values())
     progress("write", done, assembly.samples)
-    for name, record, _ in _run(_write_task, calls):
+    for name, record, _ in run_tasks(_write_task, calls):
         records[name] = record
         done += record.samples
         progress("write", done, assembly.samples)
@@ -189,47 +194,6 @@ def _remembered_bytes() -> float:
     """How many bytes of pixels may stay in memory between the passes."""
     object_store = float(ray.cluster_resources().get("object_store_memory", 0.0))
     return min(_REMEMBER_BYTES, _REMEMBER_SHARE * object_store)
-
-
-def _finished(store: Store, folder: str, names: Container[str]) -> list[str]:
-    """The work records that are there already."""
-    return [info.key for info in store.list(folder) if info.key in names]
-
-
-def _run(
-    function: Callable[..., tuple[Any, Any]], calls: Iterator[tuple[str, tuple[Any, ...]]]
-) -> Iterator[tuple[str, Any, ray.ObjectRef]]:
-    """Run ``function`` as Ray tasks, few in flight at a time, as they finish.
-
-    ``calls`` gives (name, arguments) and is drawn from as tasks finish. Yields the name, the first value that
-    the function returned and a reference to the second, which stays in the object store. A failure cancels
-    the rest.
-    """
-    task = ray.remote(num_returns=2)(function)
-    limit = max(2, _TASKS_PER_CPU * int(ray.cluster_resources().get("CPU", 1)))
-    flying: dict[ray.ObjectRef, tuple[str, ray.ObjectRef]] = {}
-    try:
-        while True:
-            for name, arguments in itertools.islice(calls, limit - len(flying)):
-                first, second = task.remote(*arguments)
-                flying[first] = (name, second)
-            if not flying:
-                return
-            for first in ray.wait(list(flying), num_returns=1)[0]:
-                name, second = flying.pop(first)
-                yield name, _result(first), second
-    finally:
-        for first in flying:
-            ray.cancel(first)
-
-
-def _result(reference: Any) -> Any:
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, SentinodeError):
-            raise error.cause from None
-        raise
 
 
 def _close_everywhere(source: Source) -> None:

@@ -13,11 +13,12 @@ from scipy import ndimage
 from sentinode.cohort.synthetic.config import SlideContents
 from sentinode.cohort.synthetic.plan import SlidePlan
 from sentinode.cohort.synthetic.quilt import Quilt
-from sentinode.cohort.synthetic.regions import GLASS, Regions, rasterised
+from sentinode.cohort.synthetic.regions import GLASS, Regions
 from sentinode.data.tissue.noise import Array, blur
 from sentinode.data.tissue.scene import draw_style
 from sentinode.data.tissue.stain import draw_scanner, light_of
 from sentinode.data.tissue.texture import TEXTURES
+from sentinode.slides.raster import rasterised
 
 Rgb = NDArray[np.uint8]
 

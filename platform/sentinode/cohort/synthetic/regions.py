@@ -10,14 +10,14 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 from scipy import ndimage
-from shapely import Polygon
 
 from sentinode.cohort.synthetic.config import SlideContents
 from sentinode.cohort.synthetic.plan import SlidePlan
 from sentinode.data.tissue.noise import Array
 from sentinode.data.tissue.texture import TEXTURES, TUMOUR
+from sentinode.slides.raster import rasterised
 
 GLASS: Final = len(TEXTURES)
 """Kind of what is no tissue; others are places in TEXTURES."""
@@ -85,23 +85,6 @@ def _layers(depth: Array, follicles: Array, medulla: Array, cords: Array) -> NDA
     kinds[inner & (cords > 1.25)] = place("histiocytes")
     kinds[inner & (np.abs(follicles - 0.2) < 0.09)] = place("stroma")
     return kinds
-
-
-def rasterised(
-    polygon: Polygon, corner: tuple[float, float], scale: float, width: int, height: int
-) -> NDArray[np.bool_]:
-    """Mask [height, width] of ``polygon`` seen from ``corner`` (x, y), its coordinates multiplied by ``scale``."""
-    left, top, right, bottom = polygon.bounds
-    x0, y0 = corner
-    if left > x0 + width / scale or right < x0 or top > y0 + height / scale or bottom < y0:
-        return np.zeros((height, width), bool)
-    image = Image.new("1", (width, height))
-    draw = ImageDraw.Draw(image)
-    for number, ring in enumerate([polygon.exterior, *polygon.interiors]):
-        # Pillow takes a coordinate as the centre of a pixel.
-        points = (np.asarray(ring.coords) - (x0, y0)) * scale - 0.5
-        draw.polygon([tuple(point) for point in points.tolist()], fill=number == 0)
-    return np.asarray(image)
 
 
 def _field(rng: np.random.Generator, shape: tuple[int, int], grain: float, mode: str = "reflect") -> Array:

@@ -31,12 +31,12 @@ _ITC: Final = {"itc": 2}
 _NONE: Final[dict[str, int]] = {}
 _STAGES: Final[tuple[tuple[dict[str, int], ...], ...]] = (
     (_MICRO, _NONE, _NONE, _ITC, _NONE),
+    (_ITC, _NONE, _NONE, _NONE, _NONE),
     (_NONE, _NONE, _NONE, _NONE, _NONE),
     (_MACRO, _MICRO, _ITC, _NONE, _NONE),
     (_MACRO, _MICRO, _MACRO, _MICRO, _NONE),
-    (_ITC, _NONE, _NONE, _NONE, _NONE),
 )
-"""Nodes of a patient of stage pN1mi, pN0, pN1, pN2 and pN0(i+)."""
+"""Nodes of a patient of stage pN1mi, pN0(i+), pN0, pN1 and pN2."""
 
 
 @dataclass(frozen=True, slots=True)

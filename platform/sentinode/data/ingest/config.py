@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from sentinode.config import Frozen, canonical_json
+from sentinode.data.ingest.sampling import SamplingConfig
 from sentinode.data.sources import FolderKind, Source, detect, open_source
 from sentinode.data.sources.synthetic import SyntheticSource
 from sentinode.data.synthetic import SyntheticConfig
@@ -18,6 +19,7 @@ from sentinode.schema import Encoding
 from sentinode.storage import StoreUrl
 
 SYNTHETIC = "synthetic"
+SLIDES: Final = "slides"
 
 _FORMAT_VERSION = 1
 """Raised when the same settings and input would give other bytes."""
@@ -29,11 +31,11 @@ class IngestConfig(Frozen):
     """Turn a folder of patches (or synthetic ones) into train, valid and test shards and a manifest."""
 
     source: str
-    """Folder that holds the data set, or ``synthetic``."""
+    """Folder that holds the data set, or ``synthetic``; whole slides may lie in a store (``s3://``)."""
     out: StoreUrl
     """Where the data set goes: ``s3://bucket/prefix`` or a local folder, one for each data set."""
-    kind: Literal["auto", "kaggle", "pcam-h5", "wilds", "folder"] = "auto"
-    """Layout of the folder; ``auto`` recognises it."""
+    kind: Literal["auto", "kaggle", "pcam-h5", "wilds", "folder", "slides"] = "auto"
+    """Layout of the folder; ``auto`` recognises it. ``slides``: whole slides with their annotations."""
     dataset: str | None = Field(default=None, pattern=_NAME)
     """Name of the data set, part of the shards' names; the folder's name by default."""
     valid_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
@@ -57,6 +59,8 @@ class IngestConfig(Frozen):
     """Name of the folder of tumour patches, where it is not one of the usual names (layout folder only)."""
     synthetic: SyntheticConfig = SyntheticConfig()
     """What to make when the source is ``synthetic``."""
+    slides: SamplingConfig = SamplingConfig()
+    """How patches are sampled from whole slides (layout slides only)."""
     overwrite: bool = False
     """Replace a data set of other settings or input that stands at ``out``."""
 
@@ -76,6 +80,8 @@ class IngestConfig(Frozen):
         if self.source == SYNTHETIC:
             return SyntheticSource(self.synthetic)
         folder = Path(self.source).expanduser().absolute()
+        if self.kind == SLIDES:
+            raise ConfigError("whole slides opened as a folder of patches", "the way of distributed.ingest")
         kind: FolderKind | Literal["auto"] = self.kind
         if kind == "auto":
             return detect(folder, self.positive_class)
