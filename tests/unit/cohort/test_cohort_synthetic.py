@@ -20,7 +20,7 @@ from sentinode.schema import NodeClass
 from sentinode.slides.annotations import tumour_of
 from sentinode.slides.asap_xml import read_asap_xml
 from sentinode.slides.lesions import lesions_of
-from sentinode.slides.raster import rasterised
+from sentinode.slides.outlines import rasterised
 from sentinode.slides.reader import open_slide
 from sentinode.slides.tissue import find_tissue
 

@@ -18,7 +18,7 @@ from sentinode.data.tissue.noise import Array, blur
 from sentinode.data.tissue.scene import draw_style
 from sentinode.data.tissue.stain import draw_scanner, light_of
 from sentinode.data.tissue.texture import TEXTURES
-from sentinode.slides.raster import rasterised
+from sentinode.slides.outlines import rasterised
 
 Rgb = NDArray[np.uint8]
 

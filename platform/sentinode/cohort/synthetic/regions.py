@@ -17,7 +17,7 @@ from sentinode.cohort.synthetic.config import SlideContents
 from sentinode.cohort.synthetic.plan import SlidePlan
 from sentinode.data.tissue.noise import Array
 from sentinode.data.tissue.texture import TEXTURES, TUMOUR
-from sentinode.slides.raster import rasterised
+from sentinode.slides.outlines import rasterised
 
 GLASS: Final = len(TEXTURES)
 """Kind of what is no tissue; others are places in TEXTURES."""
