@@ -17,8 +17,8 @@ from sentinode.data.stain import jitter_stains
 from sentinode.errors import ConfigError
 
 _LARGEST_SHIFT_PX = 8
-_CACHED_IMAGES = 16
-"""On a CPU, images changed at a time: few enough that the steps between stay in its cache."""
+_CACHED_BYTES = 1_800_000
+"""On a CPU, images changed at a time: few enough that the steps between stay in its cache, sixteen of 96 pixels."""
 
 
 class AugmentConfig(Frozen):
@@ -56,7 +56,7 @@ def augment(
     draws_BD = uniform(sample_ids_B.to(images_BCHW.device), 12, "augment", seed, epoch)
     if images_BCHW.device.type != "cpu":
         return _change(images_BCHW, config, draws_BD)
-    size = _CACHED_IMAGES
+    size = max(_CACHED_BYTES // images_BCHW[0].nbytes, 1)
     parts = zip(torch.split(images_BCHW, size), torch.split(draws_BD, size), strict=True)
     return torch.cat([_change(images, config, draws) for images, draws in parts])
 

@@ -80,12 +80,20 @@ class Preprocess(nn.Module):
     """[3, 1, 1]"""
     std: Tensor
     """[3, 1, 1]"""
+    rows_bf16: Tensor
+    """[input_px, 96], bfloat16: the resize matrix."""
+    columns_bf16: Tensor
+    """[96 * 3, input_px * 3], bfloat16: the same along a row of pixels whose channels stand side by side."""
 
     def __init__(self, config: PreprocessConfig) -> None:
         super().__init__()
         self.config = config
         # Not persistent: they follow from the configuration, and a weights file should hold weights.
-        self.register_buffer("rows", resize_matrix(PATCH_PX, config.input_px) / 255, persistent=False)
+        matrix = resize_matrix(PATCH_PX, config.input_px)
+        self.register_buffer("rows", matrix / 255, persistent=False)
+        self.register_buffer("rows_bf16", matrix.bfloat16(), persistent=False)
+        columns = torch.kron(matrix.T.contiguous(), torch.eye(3)).bfloat16()
+        self.register_buffer("columns_bf16", columns, persistent=False)
         self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
 
@@ -102,6 +110,14 @@ class Preprocess(nn.Module):
         rows_BCOW = rows_BOX.reshape(-1, px, PATCH_PX, 3).permute(0, 3, 1, 2)
         fitted_BCOO: Tensor = rows_BCOW @ (self.rows * 255).T
         return fitted_BCOO
+
+    def fit_coarsely(self, images_BHWC: Tensor) -> Tensor:
+        """``fit`` to a grey level or two, for training: resized in bfloat16 on the units made for it, in half the time."""
+        px = self.config.input_px
+        if self.config.fit == "crop" or px == PATCH_PX:
+            return self.fit(images_BHWC)
+        rows_BOX = self.rows_bf16 @ images_BHWC.bfloat16().flatten(2)
+        return (rows_BOX @ self.columns_bf16).view(-1, px, px, 3).permute(0, 3, 1, 2).float() / 255
 
     def normalise(self, images_BCHW: Tensor) -> Tensor:
         """float images_BCHW in [0, 1] -> zero mean and unit variance per channel over PCam."""

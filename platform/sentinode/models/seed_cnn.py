@@ -40,7 +40,8 @@ class SeedCNN(nn.Module):
         layers: list[nn.Module] = []
         channels = 3
         for filters in FILTERS:
-            layers += [nn.Conv2d(channels, filters, kernel_size=3), nn.ReLU(), nn.MaxPool2d(2)]
+            # The largest of four is the same before ReLU as after it, and leaves ReLU a quarter of the work.
+            layers += [nn.Conv2d(channels, filters, kernel_size=3), nn.MaxPool2d(2), nn.ReLU()]
             channels = filters
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(

@@ -109,7 +109,8 @@ class Stepper:
         """The augmented, mixed and normalised images of a batch, and its targets."""
         recipe, seed = self.recipe, self.recipe.train.seed
         ids_B = batch.sample_ids_B.to(self.device, non_blocking=True)
-        fitted_BCHW = self.preprocess.fit(batch.images_BHWC.to(self.device, non_blocking=True))
+        fit = self.preprocess.fit_coarsely if self.bf16 else self.preprocess.fit
+        fitted_BCHW = fit(batch.images_BHWC.to(self.device, non_blocking=True))
         images_BCHW = augment(fitted_BCHW, recipe.augment, seed, epoch, ids_B)
         targets_B = smoothed(batch.labels_B.to(self.device, non_blocking=True), recipe.train.label_smoothing)
         images_BCHW, targets_B = mix_pairs(

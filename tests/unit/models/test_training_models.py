@@ -63,6 +63,14 @@ def test_resize_keeps_a_flat_image_flat() -> None:
     torch.testing.assert_close(resize_matrix(96, 46).sum(dim=1), torch.ones(46))
 
 
+@pytest.mark.parametrize("px", [46, 96, 112])
+def test_training_fits_to_a_grey_level_or_two(px: int) -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (3, 96, 96, 3), dtype=torch.uint8)
+    preprocess = Preprocess(PreprocessConfig(input_px=px))
+    torch.testing.assert_close(preprocess.fit_coarsely(images), preprocess.fit(images), atol=2 / 255, rtol=0)
+
+
 def test_crop_takes_the_centre() -> None:
     images = patches(2)
     fitted = Preprocess(PreprocessConfig(fit="crop", input_px=32)).fit(images)
