@@ -95,3 +95,26 @@ def test_intervals_stay_within_bounds() -> None:
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30))
 def test_mid_ranks_are_scipys(values: list[int]) -> None:
     np.testing.assert_array_equal(mid_ranks(np.array(values, float)), stats.rankdata(values))
+
+
+OVARIAN = """3.0 5.8 10 0 3.2 6.3 5 1 3.9 6.8 3 1 2.8 4.8 6 0 3.2 5.8 3 1 0.9 4.0 5 0 2.5 5.7 8 0 1.6 5.6 5 1 3.8 5.7 5 1
+3.7 6.7 6 1 3.2 5.4 4 1 3.8 6.6 6 1 4.1 6.6 5 1 3.6 5.7 5 1 4.3 7.0 4 1 3.6 6.7 4 0 2.3 4.4 6 1 4.2 7.6 4 0 4.0 6.6 6 0
+3.5 5.8 6 1 3.8 6.8 7 1 3.0 4.7 8 0 4.5 7.4 5 1 3.7 7.4 5 1 3.1 6.6 6 1 4.1 8.2 6 1 4.3 7.0 5 1 4.3 6.5 4 1 3.2 5.1 5 1
+2.6 4.7 6 1 3.3 6.8 6 0 1.7 4.0 7 0 3.7 6.1 5 1 3.3 6.3 7 1 4.2 7.7 6 1 3.5 6.2 5 1 2.9 5.7 9 0 2.1 4.8 7 1 2.8 6.2 8 0
+4.0 7.0 7 1 3.3 5.7 6 1 3.7 6.9 5 1 3.6 6.6 5 1"""
+"""Albumin, total protein, K-G score and outcome of the patients without gaps of DeLong et al. 1988."""
+
+
+def test_the_worked_example_of_delong_and_others() -> None:
+    """Published in the documentation of SAS/STAT, "Comparing Receiver Operating Characteristic Curves"."""
+    albumin, protein, kg, outcome = np.array(OVARIAN.split(), float).reshape(-1, 4).T
+    found = delong(outcome.astype(int), [albumin, -kg, protein])
+    np.testing.assert_allclose(found.aurocs_K, [0.7366, 0.7258, 0.6478], atol=5e-5)
+    np.testing.assert_allclose(np.sqrt(np.diag(found.covariance_KK)), [0.0927, 0.1028, 0.1000], atol=5e-5)
+    assert found.difference(0, 1) == pytest.approx((0.0108, 0.0953), abs=5e-5)
+    assert found.difference(2, 1) == pytest.approx((-0.0780, 0.1046), abs=5e-5)
+    assert two_sided_p(*found.difference(0, 1)) == pytest.approx(0.9102, abs=5e-5)
+    assert two_sided_p(*found.difference(2, 1)) == pytest.approx(0.4561, abs=5e-5)
+    contrast = np.array([[1, -1, 0], [0, -1, 1]])
+    differences, errors = contrast @ found.aurocs_K, contrast @ found.covariance_KK @ contrast.T
+    assert differences @ np.linalg.solve(errors, differences) == pytest.approx(2.5340, abs=5e-5)
