@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "bundles": "what a registry holds: list, show, diff, pull, gc",
     "serve": "a bundle -> an HTTP endpoint (Ray Serve)",
     "keys": "API keys of an endpoint: make, list, revoke",
+    "score": "whole slides -> heat maps, lesions and slide scores",
     "demo": "the whole way on one machine",
     "models": "the networks: size, work per patch, what they see",
     "doctor": "what is installed and reachable here, and what to fix",

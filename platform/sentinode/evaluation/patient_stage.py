@@ -31,7 +31,7 @@ NODES: Final = 5
 """Nodes of each patient in Camelyon17."""
 STAGES: Final = tuple(Stage)
 
-_NODE_NAME: Final = re.compile(r"(?P<patient>patient_\d{3})_node_\d")
+NODE_NAME: Final = re.compile(r"(?P<patient>patient_\d{3})_node_\d")
 
 
 class StageAgreement(Record):
@@ -67,7 +67,7 @@ def stages_of(nodes: Mapping[str, NodeClass]) -> dict[str, Stage]:
     """
     by_patient: dict[str, list[NodeClass]] = {}
     for slide, node in nodes.items():
-        match = _NODE_NAME.fullmatch(slide)
+        match = NODE_NAME.fullmatch(slide)
         if match is None:
             raise EvaluationError(f"slide {slide}", "a name such as patient_000_node_0")
         by_patient.setdefault(match["patient"], []).append(node)

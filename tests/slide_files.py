@@ -41,3 +41,15 @@ def gradient(width: int = 400, height: int = 300) -> Rgb:
     """Every pixel tells where it is: red and green are x and y, modulo 256."""
     y, x = np.indices((height, width))
     return np.stack([x % 256, y % 256, (x // 256 * 16 + y // 256) % 256], axis=-1).astype(np.uint8)
+
+
+def tissue(width: int = 700, height: int = 600, seed: int = 0) -> Rgb:
+    """A pink, textured ellipse on white glass."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices((height, width))
+    inside = ((x - width / 2) / (width * 0.4)) ** 2 + ((y - height / 2) / (height * 0.35)) ** 2 < 1
+    rgb = np.full((height, width, 3), 245, np.uint8)
+    coarse = rng.integers(0, 256, (height // 10 + 1, width // 10 + 1)).repeat(10, 0).repeat(10, 1)
+    shade = coarse[:height, :width, None] / 255
+    stained = np.array([150, 60, 140]) + shade * np.array([80, 90, 60]) + rng.integers(-9, 9, rgb.shape)
+    return np.where(inside[..., None], stained.clip(0, 255), rgb).astype(np.uint8)

@@ -1,0 +1,68 @@
+"""What decides the scores of slides, and where they are computed."""
+
+from __future__ import annotations
+
+import hashlib
+
+from pydantic import Field
+
+from sentinode.config import Frozen, canonical_json
+from sentinode.distributed.tile_scorer import Method
+from sentinode.evaluation.slide_pooling import PoolingConfig
+from sentinode.slides.listing import SlideFile
+from sentinode.slides.tissue import TissueSettings
+
+FORMAT = 1
+"""Raised when the files of a slide change: it is then scored again."""
+
+
+class ScoringSettings(Frozen):
+    """What decides the scores of a slide, beside the model."""
+
+    stride_px: int = Field(default=32, ge=4, le=1024)
+    """Side of a cell of the heat map in pixels of the model; 32 is the square that PCam labels."""
+    method: Method | None = None
+    """dense: one pass over each tile, for networks without padding. patches: each patch alone. By default dense
+    where the bundle can."""
+    mpp_um_px: float | None = None
+    """Micrometres per pixel at level 0, for slides that do not say it. It takes the place of their metadata."""
+    operating_point: str | None = None
+    """Point of the card whose threshold outlines lesions; by default balanced where there is one, else the card's
+    default."""
+    lesion_threshold: float | None = Field(default=None, gt=0, le=1)
+    """Probability that outlines lesions, in place of an operating point's."""
+    min_lesion_cells: int = Field(default=2, ge=1)
+    """Touching cells that make a lesion; fewer are left out."""
+    detections_from: float = Field(default=0.05, gt=0, le=1)
+    """Least confidence of a detection in the files for FROC."""
+    pooling: PoolingConfig = PoolingConfig()
+    """How cells become the slide score."""
+    whole_slide: bool = False
+    """Score all of the slide, not only its tissue."""
+    tissue: TissueSettings = TissueSettings()
+    """How tissue is found."""
+
+    def key(self, slide: SlideFile, bundle: str) -> str:
+        """Digest of all that decides the scores of ``slide`` by model ``bundle``."""
+        parts = [FORMAT, self.model_dump(mode="json"), bundle, slide.url, slide.version]
+        return hashlib.sha256(canonical_json(parts)).hexdigest()
+
+
+class Compute(Frozen):
+    """How slides are scored on the machines at hand; it changes no score."""
+
+    actors: int | None = Field(default=None, ge=1)
+    """Processes that score; by default one a GPU, else one a CPU of the cluster."""
+    cpus_per_actor: int = Field(default=1, ge=1)
+    """CPUs of each, which are threads of the model where it has no GPU."""
+    gpus_per_actor: float | None = Field(default=None, ge=0)
+    """GPUs of each; by default one where the cluster has enough of them."""
+    slides_per_actor: int = Field(default=1, ge=1, le=8)
+    """Slides that one works on at the same time. With a GPU, 2 or 3 find tissue and write files beside the model; each
+    takes its memory."""
+    readers: int = Field(default=2, ge=1, le=32)
+    """Threads of each that read tiles ahead of the model."""
+    tile_cells: int = Field(default=16, ge=1, le=64)
+    """Side of a tile in cells. Larger tiles compute fewer pixels twice and take more memory."""
+    retries: int = Field(default=2, ge=0)
+    """How often work is done again whose process died, before the slide counts as failed."""
