@@ -13,6 +13,7 @@ from sentinode.evaluation.detections import Detections
 from sentinode.slides.annotations import Region
 from sentinode.slides.lesions import Lesion, lesions_of
 from sentinode.slides.outlines import outlines
+from sentinode.slides.cells import points_inside
 
 Grid = NDArray[np.float32]
 """Probabilities [rows, columns]; NaN where nothing was scored."""
@@ -84,12 +85,11 @@ def find_lesions(
 
 def _cells(lesion: Lesion, mask: NDArray[np.bool_], probabilities: Grid, cell_px: float) -> Grid:
     """The probabilities of a lesion's cells. A cell of another lesion within its bounds is not among them."""
-    import shapely
 
     x1, y1, x2, y2 = (round(edge / cell_px) for edge in lesion.tumour.bounds)
     rows, columns = np.nonzero(mask[y1:y2, x1:x2])
-    shapely.prepare(lesion.tumour)
-    inside = shapely.contains_xy(lesion.tumour, (columns + x1 + 0.5) * cell_px, (rows + y1 + 0.5) * cell_px)
+    centres = (np.stack([columns + x1, rows + y1], axis=1) + 0.5) * cell_px
+    inside = points_inside(lesion.tumour, centres)
     return np.asarray(probabilities[rows[inside] + y1, columns[inside] + x1])
 
 

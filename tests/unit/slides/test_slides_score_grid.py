@@ -13,7 +13,7 @@ from slide_files import gradient, write_pyramid
 
 from sentinode.errors import SourceError
 from sentinode.slides.model_pixels import read_model_pixels
-from sentinode.slides.raster import cells_covered
+from sentinode.slides.cells import cells_covered
 from sentinode.slides.reader import open_slide
 from sentinode.slides.score_grid import ScoreGrid, tiles_of
 
