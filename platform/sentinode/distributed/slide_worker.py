@@ -24,9 +24,9 @@ from sentinode.evaluation.heat_map import HeatMap
 from sentinode.evaluation.slide_pooling import slide_score
 from sentinode.evaluation.slide_record import SlideScore
 from sentinode.schema import NodeClass
+from sentinode.slides.cells import cells_covered
 from sentinode.slides.lesions import node_class_of
 from sentinode.slides.listing import SlideFile
-from sentinode.slides.cells import cells_covered
 from sentinode.slides.reader import open_slide
 from sentinode.slides.score_grid import ScoreGrid, Tile, tiles_of
 from sentinode.slides.slide import Slide

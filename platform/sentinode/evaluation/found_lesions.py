@@ -11,9 +11,9 @@ from scipy import ndimage
 
 from sentinode.evaluation.detections import Detections
 from sentinode.slides.annotations import Region
+from sentinode.slides.cells import points_inside
 from sentinode.slides.lesions import Lesion, lesions_of
 from sentinode.slides.outlines import outlines
-from sentinode.slides.cells import points_inside
 
 Grid = NDArray[np.float32]
 """Probabilities [rows, columns]; NaN where nothing was scored."""

@@ -12,8 +12,8 @@ from shapely import MultiPolygon, box
 from slide_files import gradient, write_pyramid
 
 from sentinode.errors import SourceError
-from sentinode.slides.model_pixels import read_model_pixels
 from sentinode.slides.cells import cells_covered
+from sentinode.slides.model_pixels import read_model_pixels
 from sentinode.slides.reader import open_slide
 from sentinode.slides.score_grid import ScoreGrid, tiles_of
 
