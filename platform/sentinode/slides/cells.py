@@ -9,7 +9,7 @@ import shapely
 from numpy.typing import NDArray
 
 from sentinode.slides.annotations import Shape
-from sentinode.slides.raster import rasterised
+from sentinode.slides.outlines import rasterised
 
 _FINER: Final = 4
 """Pixels drawn along a side of a cell."""
