@@ -8,12 +8,10 @@ on; the next run tries it again.
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,10 +20,11 @@ import ray
 
 from sentinode.bundle.bundle import read_card
 from sentinode.bundle.registry import resolve
+from sentinode.distributed.score_actors import Pool, got, started
 from sentinode.distributed.scoring_config import Compute, ScoringSettings
-from sentinode.distributed.slide_worker import SlidePlan, SlideWorker, lesion_point
+from sentinode.distributed.slide_worker import SlidePlan, lesion_point
 from sentinode.distributed.tile_scorer import method_for
-from sentinode.errors import ConfigError, ManifestError, ObjectNotFoundError, SentinodeError
+from sentinode.errors import ManifestError, ObjectNotFoundError, SentinodeError
 from sentinode.evaluation.slide_record import SLIDES_NAME, SlideScore, record_key, slides_table, stages_csv
 from sentinode.logs import ProgressCallback
 from sentinode.slides.listing import SlideFile
@@ -71,7 +70,7 @@ def score_slides(
     left = [slide for slide in slides if slide.name not in records]
     if records:
         log.info("%d slides are done already", len(records))
-    with _actors(registry, digest, settings, out, compute, len(left)) as pool:
+    with started(registry, digest, settings, out, compute, len(left)) as pool:
         for record in _run(pool, left, settings, digest, store, progress, len(records)):
             records[record.slide] = record
     ordered = tuple(records[slide.name] for slide in slides)
@@ -105,74 +104,6 @@ def _standing(
     return {record.slide: record for record in found if record is not None}
 
 
-class _Pool:
-    """Actors, each as often as it may work on a slide at the same time."""
-
-    def __init__(self, actors: Sequence[Any], slides_per_actor: int) -> None:
-        self.slots = len(actors) * slides_per_actor
-        self._actors = actors
-        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for actor in [*actors] * slides_per_actor:
-            self._free.put(actor)
-
-    @contextmanager
-    def some(self, most: int) -> Iterator[list[Any]]:
-        """One actor, awaited, and further free ones up to ``most``."""
-        taken = [self._free.get()]
-        try:
-            while len(taken) < most:
-                taken.append(self._free.get_nowait())
-        except queue.Empty:
-            pass
-        try:
-            yield taken
-        finally:
-            for actor in taken:
-                self._free.put(actor)
-
-    def kill(self) -> None:
-        """End all, and with them the calls that wait."""
-        for actor in self._actors:
-            ray.kill(actor)
-
-
-@contextmanager
-def _actors(
-    registry: str, digest: str, settings: ScoringSettings, out: str, compute: Compute, slides: int
-) -> Iterator[_Pool]:
-    """The actors, started and ready. Raises what their start raised: a bundle that does not work here."""
-    if not slides:
-        yield _Pool([], 1)
-        return
-    cluster = ray.cluster_resources()
-    gpus, cpus = cluster.get("GPU", 0.0), cluster.get("CPU", 1.0)
-    count = compute.actors or max(1, int(gpus) or int(cpus // compute.cpus_per_actor))
-    share = compute.gpus_per_actor
-    if share is None:
-        share = 1.0 if gpus >= count else 0.0
-    if count * compute.cpus_per_actor > cpus or count * share > gpus:
-        raise ConfigError(
-            f"{count} actors of {compute.cpus_per_actor} CPUs and {share:g} GPUs",
-            f"at most the cluster's {cpus:g} CPUs and {gpus:g} GPUs",
-            "set fewer --actors, or less for each",
-        )
-    actor = ray.remote(
-        num_cpus=compute.cpus_per_actor,
-        num_gpus=share,
-        max_restarts=-1,
-        max_task_retries=compute.retries,
-        max_concurrency=compute.slides_per_actor,
-    )(SlideWorker)
-    made = [actor.remote(registry, digest, settings, out, compute) for _ in range(count)]
-    pool = _Pool(made, compute.slides_per_actor)
-    try:
-        providers = {_got(a.where.remote()) for a in made}
-        log.info("%d actors, %s", count, ", ".join(sorted(providers)))
-        yield pool
-    finally:
-        pool.kill()
-
-
 @dataclass
 class _Progress:
     """Slides done, and the share done of those under way. Threads write, the driver's reads."""
@@ -197,7 +128,7 @@ class _Progress:
 
 
 def _run(
-    pool: _Pool,
+    pool: Pool,
     slides: Sequence[SlideFile],
     settings: ScoringSettings,
     digest: str,
@@ -242,7 +173,7 @@ def _score(actors: Sequence[Any], slide: SlideFile, tell: Callable[[float], None
     """One slide over ``actors``: the first one plans and finishes, all score."""
     began = time.time()
     tell(0.0)
-    plan: SlidePlan = _got(actors[0].plan.remote(slide))
+    plan: SlidePlan = got(actors[0].plan.remote(slide))
     logits = np.full((plan.grid.rows, plan.grid.columns), np.nan, np.float32)
     chunks = iter([plan.tiles[at : at + CHUNK_TILES] for at in range(0, len(plan.tiles), CHUNK_TILES)])
     flying: dict[Any, tuple[Any, Sequence[Any]]] = {}
@@ -260,11 +191,11 @@ def _score(actors: Sequence[Any], slide: SlideFile, tell: Callable[[float], None
         (ready, *_), _ = ray.wait(list(flying))
         actor, chunk = flying.pop(ready)
         send(actor)
-        for tile, part in zip(chunk, _got(ready), strict=True):
+        for tile, part in zip(chunk, got(ready), strict=True):
             logits[tile.row : tile.row + tile.rows, tile.column : tile.column + tile.columns] = part
         done += len(chunk)
         tell(0.95 * done / len(plan.tiles))
-    record: SlideScore = _got(actors[0].finish.remote(slide, plan, logits, began))
+    record: SlideScore = got(actors[0].finish.remote(slide, plan, logits, began))
     return record
 
 
@@ -280,13 +211,3 @@ def _of_ray(error: Exception) -> str:
         f"the process that scored it died, and again when tried anew ({type(error).__name__})\n"
         "  what to do: see whether its node had memory left; fewer --tile-cells need less"
     )
-
-
-def _got(reference: Any) -> Any:
-    """The value of a call. Raises the SentinodeError that the actor raised, RayError for anything else."""
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, SentinodeError):
-            raise error.cause from None
-        raise
