@@ -17,11 +17,13 @@ from sentinode.data.audit import refuse_leaks
 from sentinode.data.manifest import load_manifest
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.search import search
+from sentinode.distributed.search_tracked import track_sweep
 from sentinode.distributed.trainer import ScalingSettings
 from sentinode.errors import ConfigError
 from sentinode.experiment import code_commit, versions_here
 from sentinode.search.config import Budget, RetrainConfig, SearchConfig
 from sentinode.search.records import SweepRecord
+from sentinode.search.report import REPORT_KEY, render_sweep
 from sentinode.search.spaces import SPACES, space_called
 from sentinode.search.sweep import Sweep, read_sweep
 from sentinode.storage import StoreUrl, open_store
@@ -92,17 +94,31 @@ def run(config: TuneCommand) -> int:
     with ray_session(config.ray_address), SweepTold(sweep) as told:
         broken_off = search(sweep, space, config.scaling, told, config.concurrent)
         result = sweep.conclude("interrupted" if broken_off else "searched")
-        log.info("%s", result.why)
         if broken_off is None and result.winner is not None and config.retrain.seeds:
             broken_off = settle_winner(sweep, config.scaling, told, config.concurrent)
+    return _close(sweep, broken_off)
+
+
+def _close(sweep: Sweep, broken_off: str | None) -> int:
+    """Keep the report, track the whole, say what came of it; the exit code."""
+    result = sweep.conclude("interrupted" if broken_off else sweep.record.state)
+    sweep.store.put(REPORT_KEY, render_sweep(sweep.record).encode())
+    track_sweep(sweep)
+    log.info("%s", result.why)
+    log.info("report: %s", sweep.store.locate(REPORT_KEY))
     if broken_off is not None:
-        sweep.conclude("interrupted")
-        log.info("broken off: %s; sentinode tune --resume --sweep %s goes on", broken_off, store.url)
-        return INTERRUPTED if "SIG" in broken_off else 0
-    if sweep.record.result is None or sweep.record.result.winner is None:
-        raise ConfigError(
-            f"the search at {store.url} has no winner: {result.why}", "a trial that can be deployed"
+        log.info(
+            "broken off, for %s; go on by: sentinode tune --resume --sweep %s", broken_off, sweep.store.url
         )
+        return INTERRUPTED if broken_off.startswith("SIG") else 0
+    if result.winner is None:
+        raise ConfigError(
+            f"the search {sweep.store.url} has no winner: {result.why}",
+            "a trial that trains and keeps the budget",
+            "see the reasons in the report; a larger budget.trials goes on with --resume",
+        )
+    if sweep.record.evaluated_run is not None:
+        log.info("ready: sentinode promote --run %s --registry REGISTRY", sweep.record.evaluated_run)
     return 0
 
 

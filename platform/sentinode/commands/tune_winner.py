@@ -54,7 +54,6 @@ def settle_winner(
         for line in describe(found.report):
             log.info("%s", line)
     sweep.update(state="finished", evaluated_run=best)
-    log.info("ready: sentinode promote --run %s --registry REGISTRY", best)
     return None
 
 

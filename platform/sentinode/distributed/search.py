@@ -30,6 +30,10 @@ from sentinode.search.sampler import Proposer
 from sentinode.search.space import Space
 from sentinode.search.sweep import Sweep
 
+DRIVER = {"memory": 1 << 20}
+"""Bytes that a trial takes which only drives Ray Train. With any share of a CPU, its workers might never find
+theirs; Tune refuses nothing at all.
+"""
 ATTEMPTS_AFTER_LOSS = 1
 """A trial whose process is lost (a node gone, killed for memory) is begun again so often, from its checkpoint."""
 
@@ -182,8 +186,7 @@ def _run(
     with StopSignals() as signals:
         stopper = _Stopper(desk.sweep, signals)
         tuner = tune.Tuner(
-            # What drives Ray Train must take nothing: the workers need all there is.
-            tune.with_resources(run_trial, scaling.resources if alone else {"CPU": 0}),
+            tune.with_resources(run_trial, scaling.resources if alone else DRIVER),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,

@@ -7,6 +7,7 @@ an ordinary run in the store, resumed from its checkpoints when it is begun agai
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Any
 
@@ -30,6 +31,8 @@ from sentinode.training.metrics import EpochRecord
 END_S = 30
 """How long a trial that was stopped may take to save and to end before its process is given up."""
 REASON_CHARACTERS = 400
+NO_MEMORY = re.compile(r"not enough memory|can't allocate memory")
+"""How torch says it of a CPU."""
 
 
 class TrialTask(Frozen):
@@ -121,7 +124,7 @@ def reason_of(error: BaseException) -> str:
     """Why a trial failed, in a line."""
     if isinstance(error, SentinodeError):
         text = error.found
-    elif isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error):
+    elif isinstance(error, torch.OutOfMemoryError | MemoryError) or NO_MEMORY.search(str(error)):
         text = f"out of memory ({_first_line(error)})"
     else:
         text = f"{type(error).__name__}: {_first_line(error)}"

@@ -72,7 +72,7 @@ def render_html(
         _check_same(predictions, result, report)
     results = [result for _, result in splits]
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             report=report,
@@ -121,9 +121,10 @@ def _figures(
     return figures
 
 
-def _environment() -> jinja2.Environment:
+def environment(*folders: Path) -> jinja2.Environment:
+    """Templates of ``folders`` and of this one: pages in the style of the report, with its filters."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

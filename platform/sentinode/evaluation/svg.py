@@ -30,13 +30,26 @@ _SIDES = {
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear axis in data units. ``percent`` writes ticks as percentages."""
+    """An axis in data units. ``percent`` writes ticks as percentages; ``log`` spaces values by their logarithm."""
 
     label: str
     low: float
     high: float
     ticks: tuple[float, ...]
     percent: bool = False
+    log: bool = False
+
+    @classmethod
+    def powers(cls, label: str, values: Sequence[float]) -> Axis:
+        """A logarithmic axis with ticks at 1, 2 and 5 times powers of ten that holds all positive ``values``."""
+        exponents = range(int(np.floor(np.log10(min(values)))), int(np.floor(np.log10(max(values)))) + 2)
+        steps = [float(f"{m * 10.0**e:.10g}") for e in exponents for m in (1, 2, 5)]
+        low = max(step for step in steps if step <= min(values))
+        high = min(step for step in steps if step >= max(values) and step > low)
+        ticks = tuple(step for step in steps if low <= step <= high)
+        if len(ticks) > 8:
+            ticks = tuple(step for step in ticks if f"{step:e}".startswith("1.0")) or ticks
+        return cls(label, low, high, ticks, log=True)
 
     @classmethod
     def share(cls, label: str, low: float = 0.0, step: float = 0.2) -> Axis:
@@ -67,7 +80,9 @@ class Axis:
         return f"{100 * tick:.3g} %" if self.percent else f"{tick:,.4g}"
 
     def position(self, values: ArrayLike, start_px: float, end_px: float) -> np.ndarray:
-        share = (np.asarray(values, np.float64) - self.low) / (self.high - self.low)
+        scale = np.log if self.log else np.asarray
+        low, high = float(scale(self.low)), float(scale(self.high))
+        share = (scale(np.asarray(values, np.float64)) - low) / (high - low)
         return start_px + np.clip(share, 0, 1) * (end_px - start_px)
 
 

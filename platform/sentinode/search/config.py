@@ -62,7 +62,7 @@ class SearchConfig(Frozen):
     """What is searched, and by which rules. Two processes that work on one search must agree on it."""
 
     space: str = "two-core"
-    """Search space: sentinode tune --list-spaces shows them."""
+    """Search space."""
     quality: Quality = "auroc"
     """What is to be high on the validation split: AUROC, or specificity at 99 % sensitivity."""
     costs: tuple[CostName, ...] = ("latency",)

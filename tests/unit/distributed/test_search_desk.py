@@ -1,0 +1,129 @@
+"""What is noted of trials, and what early stopping and W&B are told of them, without a Ray that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from ray.tune.schedulers import TrialScheduler
+from search_parts import epoch, sweep_record, trial
+
+from sentinode.distributed.search import asha
+from sentinode.distributed.search_desk import Desk
+from sentinode.distributed.search_tracked import COLUMNS, told
+from sentinode.distributed.search_trial import Told, reason_of
+from sentinode.errors import TrainingError
+from sentinode.search.config import SearchConfig, StopConfig
+from sentinode.search.records import Cost, TrialRecord, TrialState
+from sentinode.search.sweep import Sweep
+from sentinode.storage import open_store
+from sentinode.tracking import Bars, Chart, Table
+from sentinode.training.config import Recipe
+
+
+class Notes:
+    """An onlooker that notes the states it is told of."""
+
+    def __init__(self) -> None:
+        self.over_with: list[TrialState] = []
+
+    def begun(self, trial: TrialRecord) -> None:
+        assert trial.state is TrialState.RUNNING
+
+    def epoch(self, trial: TrialRecord) -> None:
+        assert trial.epochs
+
+    def over(self, trial: TrialRecord) -> None:
+        self.over_with.append(trial.state)
+
+
+def desk(folder: Path) -> tuple[Desk, Notes, list[TrialRecord]]:
+    sweep = Sweep.begin(open_store(str(folder)), sweep_record())
+    notes, learnt = Notes(), list[TrialRecord]()
+    return Desk(sweep, lambda: sweep.add({}, Recipe()), learnt.append, notes), notes, learnt
+
+
+def test_a_trial_ends_as_it_says_or_else_was_stopped(tmp_path: Path) -> None:
+    at, notes, learnt = desk(tmp_path)
+    runs = [handed.run for handed in (at.hand_out() for _ in range(5)) if handed is not None]
+    for run in runs:
+        at.began(run)
+        at.hear(run, Told(cost=Cost(latency_ms=1.0, parameters=1)))
+        at.hear(run, Told(epoch=epoch(1, 0.7)))
+    at.hear(runs[0], Told(finished=True))
+    at.hear(runs[1], Told(failure="out of memory"))
+    at.ended(runs[0])  # as Tune says of every trial that ends
+    at.ended(runs[1])
+    at.ended(runs[2])
+    at.lost(runs[3], "its process was lost")
+    at.break_off("SIGINT came")
+    states = [
+        TrialState.FINISHED,
+        TrialState.FAILED,
+        TrialState.STOPPED,
+        TrialState.FAILED,
+        TrialState.INTERRUPTED,
+    ]
+    assert [found.state for found in at.sweep.record.trials] == states == notes.over_with
+    assert [found.reason for found in at.sweep.record.trials][3:] == ["its process was lost", "SIGINT came"]
+    assert [record.number for record in learnt] == [0, 1, 2, 3], "one that was broken off is not over"
+    assert all(found.seconds >= 0 and len(found.epochs) == 1 for found in at.sweep.record.trials)
+
+
+def test_early_stopping_knows_the_trials_of_a_former_process() -> None:
+    former = sweep_record(*(trial(n, 0.7 + n / 100, 0.8, 0.85, 0.9) for n in range(6)))
+    for early, expected in ((True, TrialScheduler.STOP), (False, TrialScheduler.CONTINUE)):
+        config = SearchConfig(stop=StopConfig(early=early))
+        scheduler = asha(config, former, longest=9)
+        poor = SimpleNamespace(trial_id="poor")
+        scheduler.on_trial_add(None, poor)
+        assert scheduler.on_trial_result(None, poor, epoch(1, 0.6).model_dump()) == expected
+        good = SimpleNamespace(trial_id="good")
+        scheduler.on_trial_add(None, good)
+        assert scheduler.on_trial_result(None, good, epoch(1, 0.9).model_dump()) == TrialScheduler.CONTINUE
+
+
+def test_no_trial_is_stopped_at_its_last_epoch() -> None:
+    """The rungs are at 1 and 3 of 9 epochs: what is judged there and goes on is trained to its end."""
+    scheduler = asha(SearchConfig(), sweep_record(*(trial(n, *[0.9] * 9) for n in range(6))), longest=9)
+    falling = SimpleNamespace(trial_id="falling")
+    scheduler.on_trial_add(None, falling)
+    figures = [0.9] * 8 + [0.1]
+    decisions = [
+        scheduler.on_trial_result(None, falling, epoch(n + 1, x).model_dump()) for n, x in enumerate(figures)
+    ]
+    assert set(decisions) == {TrialScheduler.CONTINUE}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TrainingError("the loss is nan", "a finite one"), "the loss is nan"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory (CUDA out of memory)"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes\nat x"),
+            "out of memory (DefaultCPU",
+        ),
+        (ValueError(""), "ValueError: no message"),
+    ],
+)
+def test_reasons_are_one_line(error: Exception, reason: str) -> None:
+    assert reason_of(error).startswith(reason)
+    assert "\n" not in reason_of(error)
+
+
+def test_what_wandb_is_told_of_a_search() -> None:
+    trials = [
+        trial(n, 0.7 + n / 100, latency_ms=1.0 + n, choices={"depth": n % 2, "lr": 0.1 * n}) for n in range(6)
+    ]
+    values = told(sweep_record(*trials, trial(6, state=TrialState.FAILED)))
+    table, front, bars = values["search/pareto"], values["search/front"], values["search/importance"]
+    assert isinstance(table, Table)
+    assert table.columns == COLUMNS
+    assert [row[:3] for row in table.rows][5:] == [(5, True, True), (6, False, False)]
+    assert isinstance(front, Chart)
+    assert front.lines["Pareto front"][0] == pytest.approx([1, 2, 3, 4, 5, 6])
+    assert isinstance(bars, Bars)
+    assert set(bars.bars) == {"depth", "lr"}
