@@ -30,6 +30,7 @@ from sentinode.slides.tissue import find_tissue
 from sentinode.storage import Store, join_url
 
 Mask = NDArray[np.bool_]
+Cells = NDArray[np.int64]
 Corner = tuple[int, int]
 
 COARSEST_UM_PX: Final = 1.1
@@ -116,8 +117,6 @@ class Grid:
         flags: tuple[str, ...] = (),
     ) -> SlideSample:
         """The candidates; at most ``config.patches_per_slide`` of each kind."""
-        if min(self._columns, self._rows) < _CELLS:
-            return SlideSample(slide=slide.name, key=slide.key, patch_px=self.patch_px, flags=flags)
         usable = self._usable(tissue, config.min_tissue)
         hit = self.holding(tumour)
         near = np.zeros_like(hit)
@@ -165,24 +164,38 @@ class Grid:
             mask[y0:y1, x0:x1] |= shapely.intersects(part, boxes)
         return mask
 
-    def _usable(self, tissue: MultiPolygon, min_tissue: float) -> Mask:
-        """The cells around which a whole patch fits the slide and is tissue enough, its centre included."""
+    def within(self, area: MultiPolygon) -> Mask:
+        """The cells whose centre lies in ``area``."""
         x = self._offset[0] + self.cell * (np.arange(self._columns) + 0.5)
         y = self._offset[1] + self.cell * (np.arange(self._rows) + 0.5)
-        shapely.prepare(tissue)
-        inside = shapely.intersects_xy(tissue, x[None, :], y[:, None])
+        shapely.prepare(area)
+        inside: Mask = shapely.intersects_xy(area, x[None, :], y[:, None])
+        return inside
+
+    def with_room(self, mask: Mask) -> Cells:
+        """Row and column [N, 2] of the cells of ``mask`` around which a whole patch lies on the slide."""
+        cells: Cells = np.argwhere(mask[1:-1, 1:-1]) + 1
+        return cells
+
+    def centres(self, cells: Cells) -> NDArray[np.float64]:
+        """x and y [N, 2] of the cells' centres, level-0 pixels."""
+        points: NDArray[np.float64] = (cells[:, ::-1] + 0.5) * self.cell + self._offset
+        return points
+
+    def corners(self, cells: Cells) -> tuple[Corner, ...]:
+        """Upper left corners of the patches around ``cells``: one cell before them."""
+        corners = np.rint((cells[:, ::-1] - 1) * self.cell + self._offset).astype(int)
+        return tuple((x, y) for x, y in corners.tolist())
+
+    def _usable(self, tissue: MultiPolygon, min_tissue: float) -> Mask:
+        """The cells whose patch is tissue enough, their centre included."""
+        inside = self.within(tissue)
         share = ndimage.uniform_filter(inside.astype(np.float32), _CELLS, mode="constant")
-        usable: Mask = inside & (share >= min_tissue - 1e-6)
-        usable[[0, -1]] = False
-        usable[:, [0, -1]] = False
-        return usable
+        return np.asarray(inside & (share >= min_tissue - 1e-6))
 
     def _chosen(self, mask: Mask, most: int) -> tuple[Corner, ...]:
-        cells = np.argwhere(mask)
-        chosen = cells[self._rng.permutation(len(cells))[:most]]
-        # A patch starts one cell before its centre.
-        corners = np.rint((chosen[:, ::-1] - 1) * self.cell + self._offset).astype(int)
-        return tuple((x, y) for x, y in corners.tolist())
+        cells = self.with_room(mask)
+        return self.corners(cells[self._rng.permutation(len(cells))[:most]])
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:

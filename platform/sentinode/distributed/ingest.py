@@ -21,6 +21,7 @@ import numpy.typing as npt
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sentinode.cohort.corrected import corrected_patches
 from sentinode.data.ingest.assemble import Assembly, Scan, assemble
 from sentinode.data.ingest.build import ShardPlan, make_shard
 from sentinode.data.ingest.config import SLIDES, IngestConfig
@@ -53,7 +54,11 @@ def ingest(config: IngestConfig, progress: Progress) -> Manifest:
     store = open_store(config.out)
     source: Source
     with ExitStack() as stack:
-        if config.kind == SLIDES:
+        if config.corrections is not None:
+            # What pathologists corrected is for training; the valid and test slides stay what they are.
+            config = config.model_copy(update={"valid_fraction": 0.0, "test_fraction": 0.0})
+            source, listing = corrected_patches(config)
+        elif config.kind == SLIDES:
             # Only by opening each slide is it known what patches there are.
             stack.enter_context(ray_session())
             source, listing = sample_slides(config, store, progress)

@@ -30,7 +30,7 @@ _NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 class IngestConfig(Frozen):
     """Turn a folder of patches (or synthetic ones) into train, valid and test shards and a manifest."""
 
-    source: str
+    source: str = ""
     """Folder that holds the data set, or ``synthetic``; whole slides may lie in a store (``s3://``)."""
     out: StoreUrl
     """Where the data set goes: ``s3://bucket/prefix`` or a local folder, one for each data set."""
@@ -59,10 +59,23 @@ class IngestConfig(Frozen):
     """Name of the folder of tumour patches, where it is not one of the usual names (layout folder only)."""
     synthetic: SyntheticConfig = SyntheticConfig()
     """What to make when the source is ``synthetic``."""
+    corrections: StoreUrl | None = None
+    """Folder or bucket of pathologists' corrections (GeoJSON): training patches are taken from what they outline. The
+    slides lie below ``source``, or where the corrections say."""
+    scores: StoreUrl | None = None
+    """What ``sentinode score`` wrote for the corrected slides: its heat maps say which patches are uncertain."""
     slides: SamplingConfig = SamplingConfig()
     """How patches are sampled from whole slides (layout slides only)."""
     overwrite: bool = False
     """Replace a data set of other settings or input that stands at ``out``."""
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Self:
+        if not self.source and self.corrections is None:
+            raise ConfigError("no source", "a folder, or synthetic", "name it with --source")
+        if self.scores is not None and self.corrections is None:
+            raise ConfigError("scores without corrections", "both", "add --corrections, or leave --scores out")
+        return self
 
     @model_validator(mode="after")
     def _leaves_training_patches(self) -> Self:
@@ -91,10 +104,8 @@ class IngestConfig(Frozen):
         """``dataset``, or a name made from the source folder's."""
         if self.dataset:
             return self.dataset
-        name = re.sub(r"[^a-z0-9]+", "-", Path(self.source).expanduser().absolute().name.lower()).strip("-")[
-            :63
-        ]
-        return name or "dataset"
+        place = Path(self.source or str(self.corrections)).expanduser().absolute()
+        return re.sub(r"[^a-z0-9]+", "-", place.name.lower()).strip("-")[:63] or "dataset"
 
     def recipe_digest(self, listing_digest: str) -> str:
         """SHA-256 of the input's listing and every setting that shapes the result, but not of where it

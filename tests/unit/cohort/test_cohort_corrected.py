@@ -1,0 +1,129 @@
+"""Patches from corrections: labels by action, the least certain first, nothing from what was not outlined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from shapely import box
+
+from sentinode.cohort.corrected import choose_corrected, corrected_patches
+from sentinode.cohort.heat import heat_of
+from sentinode.cohort.sample import Grid
+from sentinode.cohort.source import SlideSource, parse_reference
+from sentinode.cohort.synthetic.config import SlideContents
+from sentinode.cohort.synthetic.write import write_slide
+from sentinode.data.ingest.config import IngestConfig
+from sentinode.data.ingest.sampling import SamplingConfig
+from sentinode.data.sources.base import BadImage
+from sentinode.errors import ConfigError, SourceError
+from sentinode.evaluation.cells_table import cells_table
+from sentinode.evaluation.slide_record import SlideScore, file_key, record_key
+from sentinode.slides.annotations import Region
+from sentinode.slides.corrections import SUFFIX, CorrectedSlide, Correction, Corrections, Mark
+from sentinode.slides.geojson import write_geojson
+from sentinode.storage import open_store
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slides")
+    write_slide(SlideContents(width_px=900, height_px=800, um_px=0.972, seed=1), folder / "a.tif")
+    return folder
+
+
+def save(folder: Path, url: str = "") -> Corrections:
+    found = Corrections(
+        CorrectedSlide(slide="a", slide_url=url),
+        (
+            Correction.of(Region(box(200, 200, 400, 300), measurements={"Score": 0.8}), Mark(action="accept")),
+            Correction.of(Region(box(500, 400, 650, 600), measurements={"Score": 0.99}), Mark(action="reject")),
+            Correction.of(Region(box(250, 500, 330, 560), measurements={"Score": 0.6}), Mark(action="reject")),
+        ),
+    )
+    folder.mkdir(exist_ok=True)
+    (folder / f"a{SUFFIX}").write_bytes(found.to_geojson())
+    return found
+
+
+def test_labels_follow_the_outlines_and_nothing_else_is_taken(slides: Path, tmp_path: Path) -> None:
+    found = save(tmp_path / "c")
+    config = IngestConfig(source=str(slides), corrections=str(tmp_path / "c"), out=str(tmp_path / "out"))
+    source, listing = corrected_patches(config)
+    items = listing.items(range(len(listing)))
+    assert {item.slide for item in items} == {"a"}
+    assert min(sum(item.label == label for item in items) for label in (0, 1)) > 15
+    assert (listing.splits == 0).all()
+    for item, pixels in source.read(items):
+        assert not isinstance(pixels, BadImage)
+        _, (x, y), side = parse_reference(item.ref)
+        middle = shapely.Point(x + side / 2, y + side / 2)
+        if item.label:
+            assert middle.distance(found.tumour) < 17 * 2**0.5
+        else:
+            assert middle.distance(found.healthy) < 1.5
+
+
+def test_the_least_certain_come_first() -> None:
+    grid = Grid((900, 800), 0.972, np.random.default_rng(0))
+    found = Corrections(
+        CorrectedSlide(slide="a"),
+        (
+            Correction.of(Region(box(500, 400, 650, 600), measurements={"Score": 0.99}), Mark(action="reject")),
+            Correction.of(Region(box(250, 500, 350, 600), measurements={"Score": 0.6}), Mark(action="reject")),
+        ),
+    )
+    few = choose_corrected(grid, found, SamplingConfig(patches_per_slide=8), lambda *_: None)
+    assert {label for _, label in few} == {0}
+    assert all(corner[0] < 400 for corner, _ in few), "of the lesion that the model was less sure of"
+    by_map = choose_corrected(
+        grid, found, SamplingConfig(patches_per_slide=4), lambda _, points: np.where(points[:, 0] > 500, 0.5, 0.0)
+    )
+    assert all(corner[0] > 400 for corner, _ in by_map)
+
+
+def test_heat_maps_are_read_where_there_are_any(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    grid = np.array([[0.1, np.nan, 0.3], [0.4, 0.5, 0.6]], np.float32)
+    record = SlideScore(slide="a", url="x", status="done", key="k", bundle="b", um_px=0.5, score=0.6)
+    store.put(record_key("a"), record.to_json())
+    store.put(file_key("a", "cells.parquet"), cells_table(grid, 32.0, 64.0))
+    at = heat_of(store)
+    assert at("b", np.zeros((1, 2))) is None
+    found = at("a", np.array([[0.0, 0.0], [70, 10], [130, 10], [190, 127], [1e6, 1e6]]))
+    assert found == pytest.approx([0.1, 0.0, 0.3, 0.6, 0.6])
+
+
+def test_slides_lie_where_the_corrections_say_or_below_source(slides: Path, tmp_path: Path) -> None:
+    save(tmp_path / "c", url=str(slides / "a.tif"))
+    config = IngestConfig(corrections=str(tmp_path / "c"), out=str(tmp_path / "out"))
+    source, listing = corrected_patches(config)
+    assert source == SlideSource(str(slides))
+    assert listing.refs[0].startswith("a.tif#")
+    assert config.dataset_name() == "c"
+    with pytest.raises(SourceError, match="lacks 1 corrected slides"):
+        corrected_patches(config.model_copy(update={"source": str(tmp_path)}))
+    save(tmp_path / "c")
+    with pytest.raises(SourceError, match="do not say where the slide lies"):
+        corrected_patches(config)
+
+
+def test_files_of_models_are_passed_over_and_doubles_refused(slides: Path, tmp_path: Path) -> None:
+    config = IngestConfig(source=str(slides), corrections=str(tmp_path / "c"), out=str(tmp_path / "out"))
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "a.lesions.geojson").write_bytes(write_geojson([Region(box(0, 0, 9, 9), "macro")]))
+    with pytest.raises(SourceError, match="holds no corrections"):
+        corrected_patches(config)
+    save(tmp_path / "c")
+    (tmp_path / "c" / "a.geojson").write_bytes(write_geojson([Region(box(0, 0, 9, 9), "Tumor")]))
+    with pytest.raises(SourceError, match="corrects a twice"):
+        corrected_patches(config)
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no source"):
+        IngestConfig(out=str(tmp_path))
+    with pytest.raises(ConfigError, match="scores without corrections"):
+        IngestConfig(source="synthetic", scores=str(tmp_path), out=str(tmp_path))

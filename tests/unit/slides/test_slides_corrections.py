@@ -1,0 +1,85 @@
+"""Corrections as a file: round trips, QuPath's own exports, hostile ones."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import shapely
+
+from sentinode.errors import SourceError
+from sentinode.slides.annotations import Region
+from sentinode.slides.corrections import CorrectedSlide, Correction, Corrections, Mark, read_corrections
+from sentinode.slides.geojson import read_geojson, write_geojson
+
+ABOUT = CorrectedSlide(slide="tumor_501", slide_url="s3://bucket/tumor_501.tif", um_px=0.25, bundle="ab" * 32)
+
+
+def region(x: float, side: float = 100, **changes: object) -> Region:
+    return Region(shapely.box(x, 0, x + side, side), **({"label": "macro", "name": "lesion 1"} | changes))  # type: ignore[arg-type]
+
+
+def corrections() -> Corrections:
+    return Corrections(
+        ABOUT,
+        (
+            Correction.of(region(0, measurements={"Score": 0.9}), Mark(action="accept", lesion=1, by="reader 2")),
+            Correction.of(region(200), Mark(action="reject", lesion=2, note="histiocytes", at="2026-11-26T10:00:00Z")),
+            Correction.of(region(400), Mark(), tumour=True),
+            Correction.of(region(450), Mark(), tumour=False),
+        ),
+    )
+
+
+def test_marks_shapes_and_the_slide_come_back() -> None:
+    found = read_corrections(corrections().to_geojson(), "a", "other name")
+    assert found.slide == ABOUT
+    assert [c.mark for c in found.corrections] == [c.mark for c in corrections().corrections]
+    assert [c.region.label for c in found.corrections] == ["Tumor", "Ignore*", "Tumor", "Ignore*"]
+    assert found.corrections[0].region.measurements == {"Score": 0.9}
+    for one, other in zip(found.corrections, corrections().corrections, strict=True):
+        assert shapely.equals(one.region.shape, other.region.shape)
+
+
+def test_what_is_tumour_and_what_is_not() -> None:
+    found = corrections()
+    assert found.tumour.area == 100 * 100 + 50 * 100
+    assert found.healthy.area == 2 * 100 * 100
+
+
+def test_qupath_reads_the_file_as_annotations() -> None:
+    regions = read_geojson(corrections().to_geojson(), "a")
+    assert [r.label for r in regions] == ["Tumor", "Ignore*", "Tumor", "Ignore*"]
+
+
+def test_a_plain_export_of_qupath_counts_as_drawn() -> None:
+    data = write_geojson([region(0, label="Tumor"), region(200, label="Ignore*"), region(400, label="micro")])
+    found = read_corrections(data, "a", "tumor_501")
+    assert found.slide == CorrectedSlide(slide="tumor_501")
+    assert {c.mark.action for c in found.corrections} == {"draw"}
+    assert found.tumour.area == 20_000
+    assert found.healthy.area == 10_000
+
+
+def damaged(**changes: object) -> bytes:
+    whole = json.loads(corrections().to_geojson())
+    return json.dumps(whole | changes).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"{", "is not JSON"),
+        (b'{"type": "FeatureCollection"}', "holds no features"),
+        (damaged(sentinode={"schema_version": 2, "slide": "a"}), "schema_version 2"),
+        (damaged(sentinode={"slide": "a", "password": "x"}), "password"),
+        (damaged(sentinode=[1]), "a"),
+        (damaged(features=[1]), "not a feature"),
+        (damaged(features=[{"properties": {"sentinode": {"action": "delete"}}}]), "action"),
+        (write_geojson([region(0, label="mystery")]), "mystery"),
+        (write_geojson([region(0, label=None)]), "None"),
+    ],
+)
+def test_what_is_no_file_of_corrections_is_a_clear_error(data: bytes, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        read_corrections(data, "a.geojson", "a")
