@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import shapely
 
 from sentinode.cohort.source import parse_reference
 from sentinode.cohort.synthetic.config import SynthesizeConfig
@@ -19,6 +20,9 @@ from sentinode.data.ingest.verify import verify_manifest
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.ingest import ingest
 from sentinode.errors import SourceError
+from sentinode.schema import Split
+from sentinode.slides.annotations import Region
+from sentinode.slides.corrections import SUFFIX, CorrectedSlide, Correction, Corrections, Mark
 from sentinode.storage import open_store
 from sentinode.storage.embedded import EmbeddedStore
 
@@ -112,6 +116,22 @@ def test_slides_in_a_bucket_are_read_where_they_lie(slides: Path, tmp_path: Path
     ingest(config(slides, tmp_path / "local"), Steps())
     ingest(config(store.url, tmp_path / "stored"), Steps())
     assert checksums(tmp_path / "local") == checksums(tmp_path / "stored")
+
+
+def test_corrections_become_training_patches(slides: Path, tmp_path: Path) -> None:
+    slide = next(slides.rglob("patient_000_node_0.tif"))
+    marks = [
+        Correction.of(Region(shapely.box(500, 500, 800, 800)), Mark(action="reject")),
+        Correction.of(Region(shapely.box(600, 850, 800, 1000)), Mark()),
+    ]
+    found = Corrections(CorrectedSlide(slide=slide.stem, slide_url=str(slide)), tuple(marks))
+    (tmp_path / "corrections").mkdir()
+    (tmp_path / "corrections" / f"{slide.stem}{SUFFIX}").write_bytes(found.to_geojson())
+    settings = IngestConfig(corrections=str(tmp_path / "corrections"), out=str(tmp_path / "out"))
+    manifest = ingest(settings, Steps())
+    assert list(manifest.splits) == [Split.TRAIN]
+    assert min(manifest.splits[Split.TRAIN].class_counts) > 20
+    assert ingest(settings, Steps()) == manifest
 
 
 def test_a_broken_slide_is_named(slides: Path, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ first: they teach it most (uncertainty sampling; Lewis & Gale 1994).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -149,7 +149,10 @@ def _slides(source: str, files: list[Corrections]) -> tuple[str, dict[str, str]]
         )
     urls = {f.slide.slide: absolute_url(f.slide.slide_url) for f in files}
     parents = [url.split("/")[:-1] for url in urls.values()]
-    root = "/".join(os.path.commonprefix(parents))
+    common = [part[0] for part in takewhile(lambda part: len(set(part)) == 1, zip(*parents, strict=False))]
+    if common[:1] == ["s3:"] and len(common) < 3:
+        raise SourceError("the corrected slides lie in several buckets", "slides of one bucket or folder")
+    root = "/".join(common)
     return root, {name: url[len(root) + 1 :] for name, url in urls.items()}
 
 

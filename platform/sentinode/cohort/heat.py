@@ -35,6 +35,7 @@ def heat_of(scores: Store) -> HeatAt:
             return None
         cells = (points_N2 * record.um_px / cell_um).astype(int)
         columns, rows = (np.clip(cells[:, i], 0, grid.shape[1 - i] - 1) for i in (0, 1))
-        return np.nan_to_num(grid[rows, columns].astype(np.float64))
+        found: Points = np.nan_to_num(grid[rows, columns].astype(np.float64))
+        return found
 
     return at

@@ -116,7 +116,9 @@ def read_corrections(data: bytes, where: str, slide: str) -> Corrections:
     try:
         whole = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"{where} is not JSON ({error})", "GeoJSON", "save the corrections again") from error
+        raise SourceError(
+            f"{where} is not JSON ({error})", "GeoJSON", "save the corrections again"
+        ) from error
     features = whole.get("features") if isinstance(whole, dict) else whole
     if not isinstance(features, list):
         raise SourceError(f"{where} holds no features", "a GeoJSON feature collection")
@@ -125,9 +127,13 @@ def read_corrections(data: bytes, where: str, slide: str) -> Corrections:
         about = CorrectedSlide.model_validate(header or {"slide": slide})
         marks = [Mark.model_validate(_member(feature)) for feature in features]
     except ValidationError as error:
-        raise SourceError(f"{where}: {summarise(error)}", "corrections as slides.corrections has them") from error
+        raise SourceError(
+            f"{where}: {summarise(error)}", "corrections as slides.corrections has them"
+        ) from error
     if about.schema_version != CorrectedSlide.model_fields["schema_version"].default:
-        raise SourceError(f"{where} has schema_version {about.schema_version}", "1", "use the release that wrote it")
+        raise SourceError(
+            f"{where} has schema_version {about.schema_version}", "1", "use the release that wrote it"
+        )
     found = [
         Correction(region, mark)
         for mark, feature in zip(marks, features, strict=True)

@@ -38,9 +38,15 @@ def save(folder: Path, url: str = "") -> Corrections:
     found = Corrections(
         CorrectedSlide(slide="a", slide_url=url),
         (
-            Correction.of(Region(box(200, 200, 400, 300), measurements={"Score": 0.8}), Mark(action="accept")),
-            Correction.of(Region(box(500, 400, 650, 600), measurements={"Score": 0.99}), Mark(action="reject")),
-            Correction.of(Region(box(250, 500, 330, 560), measurements={"Score": 0.6}), Mark(action="reject")),
+            Correction.of(
+                Region(box(200, 200, 400, 300), measurements={"Score": 0.8}), Mark(action="accept")
+            ),
+            Correction.of(
+                Region(box(500, 400, 650, 600), measurements={"Score": 0.99}), Mark(action="reject")
+            ),
+            Correction.of(
+                Region(box(250, 500, 330, 560), measurements={"Score": 0.6}), Mark(action="reject")
+            ),
         ),
     )
     folder.mkdir(exist_ok=True)
@@ -71,15 +77,22 @@ def test_the_least_certain_come_first() -> None:
     found = Corrections(
         CorrectedSlide(slide="a"),
         (
-            Correction.of(Region(box(500, 400, 650, 600), measurements={"Score": 0.99}), Mark(action="reject")),
-            Correction.of(Region(box(250, 500, 350, 600), measurements={"Score": 0.6}), Mark(action="reject")),
+            Correction.of(
+                Region(box(500, 400, 650, 600), measurements={"Score": 0.99}), Mark(action="reject")
+            ),
+            Correction.of(
+                Region(box(250, 500, 350, 600), measurements={"Score": 0.6}), Mark(action="reject")
+            ),
         ),
     )
     few = choose_corrected(grid, found, SamplingConfig(patches_per_slide=8), lambda *_: None)
     assert {label for _, label in few} == {0}
     assert all(corner[0] < 400 for corner, _ in few), "of the lesion that the model was less sure of"
     by_map = choose_corrected(
-        grid, found, SamplingConfig(patches_per_slide=4), lambda _, points: np.where(points[:, 0] > 500, 0.5, 0.0)
+        grid,
+        found,
+        SamplingConfig(patches_per_slide=4),
+        lambda _, points: np.where(points[:, 0] > 500, 0.5, 0.0),
     )
     assert all(corner[0] > 400 for corner, _ in by_map)
 

@@ -23,8 +23,12 @@ def corrections() -> Corrections:
     return Corrections(
         ABOUT,
         (
-            Correction.of(region(0, measurements={"Score": 0.9}), Mark(action="accept", lesion=1, by="reader 2")),
-            Correction.of(region(200), Mark(action="reject", lesion=2, note="histiocytes", at="2026-11-26T10:00:00Z")),
+            Correction.of(
+                region(0, measurements={"Score": 0.9}), Mark(action="accept", lesion=1, by="reader 2")
+            ),
+            Correction.of(
+                region(200), Mark(action="reject", lesion=2, note="histiocytes", at="2026-11-26T10:00:00Z")
+            ),
             Correction.of(region(400), Mark(), tumour=True),
             Correction.of(region(450), Mark(), tumour=False),
         ),
@@ -74,7 +78,7 @@ def damaged(**changes: object) -> bytes:
         (damaged(sentinode={"schema_version": 2, "slide": "a"}), "schema_version 2"),
         (damaged(sentinode={"slide": "a", "password": "x"}), "password"),
         (damaged(sentinode=[1]), "a"),
-        (damaged(features=[1]), "not a feature"),
+        (damaged(features=[1]), "holds no features"),
         (damaged(features=[{"properties": {"sentinode": {"action": "delete"}}}]), "action"),
         (write_geojson([region(0, label="mystery")]), "mystery"),
         (write_geojson([region(0, label=None)]), "None"),

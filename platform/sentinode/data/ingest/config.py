@@ -74,7 +74,9 @@ class IngestConfig(Frozen):
         if not self.source and self.corrections is None:
             raise ConfigError("no source", "a folder, or synthetic", "name it with --source")
         if self.scores is not None and self.corrections is None:
-            raise ConfigError("scores without corrections", "both", "add --corrections, or leave --scores out")
+            raise ConfigError(
+                "scores without corrections", "both", "add --corrections, or leave --scores out"
+            )
         return self
 
     @model_validator(mode="after")
