@@ -94,6 +94,10 @@ class BundleError(SentinodeError):
     """A bundle is damaged, incomplete or made by another version."""
 
 
+class PromotionError(SentinodeError):
+    """A bundle does not pass the gates of an alias; ``found`` names each of them."""
+
+
 class RequestError(SentinodeError):
     """A request to the endpoint that cannot be answered; ``status`` is the HTTP status (4xx)."""
 

@@ -95,6 +95,8 @@ class Card(Record):
     """The windows of ``dense.onnx``, which scores whole tiles of slides; None where the network has no such form."""
     licence: str
     """Of the weights, e.g. ``Apache-2.0, trained on CC0 data``."""
+    start_licence: str | None = None
+    """Of the weights that training started from; None for random ones, and on old cards."""
     notice: str = RESEARCH_USE_ONLY
     golden_computed_by: str
     """The program whose probabilities the golden patches carry, e.g. ``PyTorch 2.10 (CPU)``."""

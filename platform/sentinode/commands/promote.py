@@ -1,178 +1,190 @@
-"""``sentinode promote``: an evaluated run becomes a sealed bundle, and an alias moves to it."""
+"""``sentinode promote``: an evaluated run becomes a sealed bundle, and an alias moves to it if the gates let it."""
 
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
-import numpy as np
-import torch
-from pydantic import JsonValue
+from pydantic import model_validator
 
-from sentinode.bundle.card import Card, OperatingPoint, Provenance
-from sentinode.bundle.golden import Golden
-from sentinode.bundle.registry import set_alias
-from sentinode.bundle.scores import ScoreReference
-from sentinode.bundle.seal import seal
-from sentinode.bundle.stain import StainStatistics
-from sentinode.commands.evaluate import REPORT_JSON
-from sentinode.commands.report_facts import facts_of
+from sentinode.bundle.bundle import Bundle, open_bundle
+from sentinode.bundle.gate import decide
+from sentinode.bundle.gate_facts import Decision, GatePolicy
+from sentinode.bundle.gate_measure import measure
+from sentinode.bundle.onnx_model import OnnxModel
+from sentinode.bundle.pins import pinned
+from sentinode.bundle.registry import Line, SeenAlias, Why, look, move_alias, resolve
+from sentinode.bundle.score import score_split
+from sentinode.bundle.verify import open_verified
+from sentinode.commands.actor import actor
+from sentinode.commands.predictions_input import read_lesion_sizes
+from sentinode.commands.promote_seal import seal_run
 from sentinode.config import Frozen
 from sentinode.data.manifest import Manifest, load_manifest
-from sentinode.data.pixels import read_pixels, sample_pixels
-from sentinode.errors import ConfigError, ObjectNotFoundError
-from sentinode.evaluation.predictions import Predictions
-from sentinode.evaluation.records import EvaluationReport, SplitResult
-from sentinode.evaluation.report_markdown import model_card
-from sentinode.experiment import RunRecord, load_detector
-from sentinode.models.dense import export_dense_onnx
-from sentinode.models.export import export_onnx
+from sentinode.errors import ConfigError, ObjectNotFoundError, PromotionError
+from sentinode.experiment import read_run
 from sentinode.schema import Split
 from sentinode.storage import Store, StoreUrl, open_store
-from sentinode.training.checkpoint import WEIGHTS_KEY
 
 log = logging.getLogger(__name__)
-GOLDEN_PATCHES = 16
-STAIN_PATCHES = 4096
-"""Training patches whose stain the card describes."""
 
 
 class PromoteCommand(Frozen):
-    """Seal an evaluated run as an immutable bundle and move an alias to it."""
+    """Seal an evaluated run as an immutable bundle, or take a sealed one, and move an alias to it if every gate lets
+    it: AUROC and sensitivity against the bundle that the alias names, calibration, latency, golden patches, licences.
+    """
 
-    run: StoreUrl
+    run: StoreUrl | None = None
     """URL of an evaluated run."""
+    bundle: str | None = None
+    """In place of a run: digest or alias of a bundle of the registry, e.g. candidate."""
     registry: StoreUrl
     """URL of the registry: s3://bucket/prefix or a folder."""
+    alias: str | None = "candidate"
+    """Alias to move to the bundle; none seals and moves nothing."""
     name: str | None = None
     """Name on the card; by default model family and data set."""
-    alias: str | None = "candidate"
-    """Alias to move to the bundle; none moves nothing."""
     licence: str = "Apache-2.0"
     """Licence of the weights, as the card states it."""
+    start_licence: str | None = None
+    """Licence of the weights that training started from; by default what timm says of its own."""
+    data: StoreUrl | None = None
+    """URL of the data set on whose validation split bundles are compared; by default the one in the run's record."""
+    lesion_sizes: StoreUrl | None = None
+    """Size of the largest lesion by slide, as further strata: a table slide,size, or Camelyon16's reference.csv."""
+    gate: GatePolicy = GatePolicy()
+    """What the bundle must reach."""
+    force: Line | None = None
+    """Move the alias though gates fail, for this reason; the alias's history keeps it."""
+    by: Line | None = None
+    """Who promotes, for the alias's history; by default SENTINODE_ACTOR, else nobody is named."""
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Self:
+        if (self.run is None) == (self.bundle is None):
+            raise ValueError("give either run or bundle")
+        if self.bundle is not None and self.alias is None:
+            raise ValueError("a sealed bundle without an alias leaves nothing to do: give alias")
+        if self.force is not None and not self.force.strip():
+            raise ValueError("force takes the reason, in words")
+        return self
 
 
 FLAGS = PromoteCommand
 
 
 def run(config: PromoteCommand) -> int:
-    """Seal and say the digest."""
+    """Seal, decide, move, and say the digest."""
     digest = promote(config)
     log.info("bundle %s in %s", digest, config.registry)
     if config.alias:
-        log.info("alias %s now names it", config.alias)
+        log.info("alias %s names it", config.alias)
     return 0
 
 
 def promote(config: PromoteCommand) -> str:
-    """Seal the run's detector with its evaluation; returns the bundle's digest.
+    """Seal and promote; returns the bundle's digest.
 
-    Raises ConfigError where the run has not finished or was not evaluated, BundleError where the exported graph does
-    not reproduce PyTorch's probabilities on the golden patches.
+    Raises PromotionError naming each gate that failed (the bundle stays sealed, the alias where it was),
+    PreconditionFailedError where somebody else moved the alias meanwhile, ConfigError where the run has not finished or
+    was not evaluated, BundleError where a bundle is damaged.
     """
-    store = open_store(config.run)
-    record, detector = load_detector(config.run)
-    report = _report(store)
-    manifest, data = load_manifest(record.experiment.data)
-    record.check_data(manifest)
-    valid = Predictions.read(store, f"predictions/{Split.VALID.value}.parquet")
-    card = _card(config, record, manifest, report).model_copy(
-        update={
-            "stain": StainStatistics.of(sample_pixels(manifest, data, Split.TRAIN, STAIN_PATCHES)),
-            "scores": _scores(valid, report),
-        }
-    )
-    images_BHWC = _golden_images(valid, manifest, data)
-    with torch.inference_mode():
-        logits_B = detector(torch.from_numpy(images_BHWC)).numpy()
-    golden = Golden.of(images_BHWC, logits_B, card.calibration)
-    with tempfile.TemporaryDirectory(prefix="sentinode-seal-") as folder:
-        onnx, weights = Path(folder, "model.onnx"), Path(folder, "model.safetensors")
-        export_onnx(detector, onnx)
-        dense_path = Path(folder, "dense.onnx")
-        dense = export_dense_onnx(detector, dense_path)
-        store.download(WEIGHTS_KEY, weights)
-        registry = open_store(config.registry)
-        digest = seal(
+    registry = open_store(config.registry)
+    if config.run is not None:
+        digest = seal_run(
+            config.run,
             registry,
-            card.model_copy(update={"dense": dense}),
-            onnx_path=onnx,
-            safetensors_path=weights,
-            golden=golden,
-            dense_path=dense_path if dense else None,
-            model_card=model_card(report, facts_of(record, manifest, store.url, config.licence)),
+            name=config.name,
+            licence=config.licence,
+            licence_at_start=config.start_licence,
         )
-    if config.alias:
-        set_alias(registry, config.alias, digest)
+    else:
+        digest = resolve(registry, config.bundle or "")
+    if config.alias is None:
+        return digest
+    # Looked at before anything is measured: a move by somebody else in between makes this one fail.
+    seen = look(registry, config.alias)
+    if seen.bundle == digest:
+        return digest
+    with pinned(registry, digest):
+        decision = _judge(config, registry, seen, digest)
+        record = decision.digest()
+        registry.put(f"decisions/{record}.json", decision.canonical_json())
+        for gate in decision.gates:
+            log.info("gate %s %s", "passed" if gate.passed else "FAILED", gate)
+        if not decision.passed and decision.forced is None:
+            raise _refused(config, decision, record)
+        why = Why(
+            by=actor(config.by),
+            reason=config.force or "",
+            forced=decision.forced is not None,
+            decision=record,
+        )
+        move_alias(registry, seen, digest, why)
     return digest
 
 
-def _report(store: Store) -> EvaluationReport:
-    try:
-        return EvaluationReport.from_json(store.get(REPORT_JSON), store.locate(REPORT_JSON))
-    except ObjectNotFoundError as error:
+def _judge(config: PromoteCommand, registry: Store, seen: SeenAlias, digest: str) -> Decision:
+    """Measure both bundles on the candidate's validation split, and decide."""
+    with tempfile.TemporaryDirectory(prefix="sentinode-promote-") as folder:
+        # Whether the candidate's golden patches are reproduced is a gate, told beside the others.
+        bundles = [open_bundle(registry, digest, Path(folder))]
+        if seen.bundle is not None:
+            bundles.append(open_verified(registry, seen.bundle, Path(folder)))
+        manifest, data = _validation(config, bundles[0])
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        models = [(bundle, OnnxModel(bundle.onnx_path, threads)) for bundle in bundles]
+        scored = list(zip(bundles, score_split(models, manifest, data, Split.VALID), strict=True))
+        sizes = None if config.lesion_sizes is None else read_lesion_sizes(config.lesion_sizes)
+        current = scored[1] if len(scored) > 1 else None
+        facts = measure(seen.name, scored[0], current, config.gate, sizes)
+    gates = decide(facts, config.gate)
+    passed = all(gate.passed for gate in gates)
+    return Decision(
+        facts=facts,
+        policy=config.gate,
+        gates=gates,
+        passed=passed,
+        forced=None if passed else config.force,
+        decided_at=datetime.now(UTC),
+    )
+
+
+def _validation(config: PromoteCommand, candidate: Bundle) -> tuple[Manifest, Store]:
+    """The data set that the candidate was trained on: its validation split took no part in training."""
+    training = candidate.card.training
+    url = config.data
+    if url is None:
+        try:
+            url = read_run(open_store(config.run or training.run_url)).experiment.data
+        except ObjectNotFoundError as error:
+            raise ConfigError(
+                f"the run {training.run_url}, from which the bundle was made, is not there",
+                "its run.json, which names the data set for the comparison",
+                "give --data URL",
+            ) from error
+    manifest, data = load_manifest(url)
+    found = manifest.digest()
+    if found != training.manifest_digest:
         raise ConfigError(
-            f"the run {store.url} was not evaluated", "a report.json", f"sentinode evaluate --run {store.url}"
-        ) from error
-
-
-def _card(config: PromoteCommand, record: RunRecord, manifest: Manifest, report: EvaluationReport) -> Card:
-    experiment = record.experiment
-    points = tuple(
-        OperatingPoint(
-            name=point.name,
-            threshold=point.threshold,
-            chosen_by=point.chosen_by,
-            sensitivity=point.valid_sensitivity,
-            specificity=point.valid_specificity,
-            guarantee=point.guarantee,
+            f"{url} has manifest {found[:12]}",
+            f"{training.dataset} with manifest {training.manifest_digest[:12]}, on which the bundle was trained",
+            "give --data URL of that version: of others nobody knows that they took no part in training",
         )
-        for point in report.operating_points
+    return manifest, data
+
+
+def _refused(config: PromoteCommand, decision: Decision, record: str) -> PromotionError:
+    failed = decision.failed
+    lines = "".join(f"\n    {gate}" for gate in failed)
+    return PromotionError(
+        f"{len(failed)} of {len(decision.gates)} gates keep alias {config.alias} from bundle "
+        f"{decision.facts.candidate}:{lines}",
+        "that every gate passes",
+        "the bundle is sealed and the alias was not moved; train or export a better one, or overrule the gates with "
+        f"--force REASON, which the alias's history keeps (all facts: {config.registry}/decisions/{record}.json)",
     )
-    splits = {"valid": report.valid} | ({"test": report.test} if report.test else {})
-    return Card(
-        name=config.name or f"{experiment.model.family}-{manifest.dataset}",
-        patch_px=manifest.patch_px,
-        mpp_um_px=manifest.mpp_um_px,
-        preprocess=experiment.preprocess.model_dump(mode="json"),
-        operating_points=points,
-        default_operating_point=report.config.operating_point,
-        calibration=report.calibration,
-        test_uses=report.test_uses,
-        training=Provenance(
-            dataset=manifest.dataset,
-            manifest_digest=record.manifest_digest,
-            run_name=experiment.name,
-            run_url=experiment.run,
-            code_commit=record.code_commit,
-            versions=record.versions,
-        ),
-        metrics={name: _figures(result) for name, result in splits.items()},
-        licence=config.licence,
-        golden_computed_by=f"PyTorch {torch.__version__} (CPU, float32)",
-    )
-
-
-def _figures(result: SplitResult) -> dict[str, JsonValue]:
-    """Measure -> value and interval."""
-    rows = result.measures | {
-        f"{point}/{name}": estimate
-        for point, found in result.points.items()
-        for name, estimate in found.measures.items()
-    }
-    return {name: [e.value, e.low, e.high] for name, e in rows.items()}
-
-
-def _scores(valid: Predictions, report: EvaluationReport) -> ScoreReference:
-    shown = valid.labelled().calibrated(report.calibration)
-    return ScoreReference.of(shown.probabilities, shown.labels)
-
-
-def _golden_images(
-    valid: Predictions, manifest: Manifest, data: Store
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Validation patches spread evenly over the range of scores, the lowest and the highest included."""
-    order = np.argsort(valid.logits, kind="stable")
-    picks = np.unique(np.linspace(0, len(order) - 1, GOLDEN_PATCHES).round().astype(np.int64))
-    return read_pixels(manifest, data, Split.VALID, order[picks])

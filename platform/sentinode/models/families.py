@@ -14,7 +14,7 @@ from sentinode.models import p4m_densenet, seed_cnn
 from sentinode.models.p4m_densenet import P4mDensenetConfig, build_p4m_densenet
 from sentinode.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessConfig
 from sentinode.models.seed_cnn import SeedCNN, SeedCnnConfig
-from sentinode.models.timm_backbone import TimmConfig, build_timm
+from sentinode.models.timm_backbone import TimmConfig, build_timm, hub_licence
 from sentinode.models.valid_cnn import ValidCnnConfig, build_valid_cnn
 from sentinode.schema import PATCH_PX
 
@@ -28,6 +28,7 @@ __all__ = [
     "count_parameters",
     "input_px",
     "model_from_json",
+    "start_licence",
     "usual_preprocess",
 ]
 
@@ -90,6 +91,13 @@ def build_model(config: ModelConfig, *, pretrained: bool = True) -> nn.Module:
             return build_timm(config, pretrained=pretrained)
         case _:
             assert_never(config)
+
+
+def start_licence(config: ModelConfig) -> str | None:
+    """Licence of the weights that training starts from, None for random ones; ``unknown`` where nobody says."""
+    if not isinstance(config, TimmConfig) or config.pretrained == "no":
+        return None
+    return hub_licence(config.name) if config.pretrained == "hub" else "unknown"
 
 
 def count_parameters(model: nn.Module) -> int:

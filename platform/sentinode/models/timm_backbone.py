@@ -107,6 +107,14 @@ def build_timm(config: TimmConfig, *, pretrained: bool = True) -> TimmDetector:
     return TimmDetector(backbone, fields, dropout=config.dropout, frozen=config.mode == "frozen")
 
 
+def hub_licence(name: str) -> str:
+    """The licence of the published weights ``name`` as timm tells it, ``unknown`` where it does not."""
+    import timm
+
+    described = None if name.startswith(HUB_PREFIX) else timm.get_pretrained_cfg(name)
+    return str(getattr(described, "license", None) or "unknown")
+
+
 def _create(config: TimmConfig) -> nn.Module:
     # Here, for it takes seconds to import, and most runs and all servers do without.
     import timm

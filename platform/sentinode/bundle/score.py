@@ -1,0 +1,56 @@
+"""Scoring a split with sealed graphs: what is compared at promotion is what will be served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from sentinode.bundle.bundle import Bundle
+from sentinode.bundle.onnx_model import OnnxModel
+from sentinode.data.columns import read_columns
+from sentinode.data.loader import PatchLoader
+from sentinode.data.manifest import Manifest
+from sentinode.evaluation.predictions import Predictions
+from sentinode.schema import Split
+from sentinode.storage import Store
+
+BATCH = 256
+
+
+def score_split(
+    models: Sequence[tuple[Bundle, OnnxModel]],
+    manifest: Manifest,
+    store: Store,
+    split: Split,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Predictions, ...]:
+    """Predictions of every model on ``split``, calibrated as each card says; patches are read once for all.
+
+    ``progress(done, total)`` counts patches. Raises ManifestError where there is no such split, StoreError or one of
+    its kinds where a shard cannot be read.
+    """
+    columns = read_columns(manifest, store, split)
+    logits: list[list[np.ndarray[tuple[int], np.dtype[np.float32]]]] = [[] for _ in models]
+    done = 0
+    with PatchLoader(manifest, store, split, batch_size=BATCH, training=False) as loader:
+        for batch in loader.epoch():
+            images_BHWC = batch.images_BHWC[batch.mask_B].numpy()
+            for mine, (_, model) in zip(logits, models, strict=True):
+                mine.append(model.logits(images_BHWC))
+            done += len(images_BHWC)
+            if progress is not None:
+                progress(done, len(columns.keys))
+    return tuple(
+        Predictions.from_logits(
+            keys=columns.keys,
+            logits=np.concatenate(mine),
+            labels=columns.labels,
+            split=split.value,
+            slides=columns.slides,
+            centres=columns.centres,
+            model_digest=bundle.digest,
+            manifest_digest=manifest.digest(),
+        ).calibrated(bundle.card.calibration)
+        for mine, (bundle, _) in zip(logits, models, strict=True)
+    )

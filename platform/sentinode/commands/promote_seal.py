@@ -1,0 +1,151 @@
+"""From an evaluated run to a sealed bundle: the parts, the card, and the golden patches."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import JsonValue
+
+from sentinode.bundle.card import Card, OperatingPoint, Provenance
+from sentinode.bundle.golden import Golden
+from sentinode.bundle.scores import ScoreReference
+from sentinode.bundle.seal import seal
+from sentinode.bundle.stain import StainStatistics
+from sentinode.commands.evaluate import REPORT_JSON
+from sentinode.commands.report_facts import facts_of
+from sentinode.data.manifest import Manifest, load_manifest
+from sentinode.data.pixels import read_pixels, sample_pixels
+from sentinode.errors import ConfigError, ObjectNotFoundError
+from sentinode.evaluation.predictions import Predictions
+from sentinode.evaluation.records import EvaluationReport, SplitResult
+from sentinode.evaluation.report_markdown import model_card
+from sentinode.experiment import RunRecord, load_detector
+from sentinode.models.dense import export_dense_onnx
+from sentinode.models.export import export_onnx
+from sentinode.models.families import start_licence
+from sentinode.schema import Split
+from sentinode.storage import Store, open_store
+from sentinode.training.checkpoint import WEIGHTS_KEY
+
+GOLDEN_PATCHES = 16
+STAIN_PATCHES = 4096
+"""Training patches whose stain the card describes."""
+
+
+def seal_run(
+    run: str, registry: Store, *, name: str | None, licence: str, licence_at_start: str | None = None
+) -> str:
+    """Seal the detector of ``run`` with its evaluation into ``registry``; returns the bundle's digest.
+
+    ``licence_at_start``: of the weights that training started from, where these are not timm's own. Raises ConfigError
+    where the run has not finished or was not evaluated, BundleError where the exported graph does not reproduce
+    PyTorch's probabilities on the golden patches.
+    """
+    store = open_store(run)
+    record, detector = load_detector(run)
+    report = _report(store)
+    manifest, data = load_manifest(record.experiment.data)
+    record.check_data(manifest)
+    valid = Predictions.read(store, f"predictions/{Split.VALID.value}.parquet")
+    images_BHWC = _golden_images(valid, manifest, data)
+    with torch.inference_mode():
+        logits_B = detector(torch.from_numpy(images_BHWC)).numpy()
+    golden = Golden.of(images_BHWC, logits_B, report.calibration)
+    with tempfile.TemporaryDirectory(prefix="sentinode-seal-") as folder:
+        onnx, weights = Path(folder, "model.onnx"), Path(folder, "model.safetensors")
+        export_onnx(detector, onnx)
+        dense_path = Path(folder, "dense.onnx")
+        dense = export_dense_onnx(detector, dense_path)
+        store.download(WEIGHTS_KEY, weights)
+        card = _card(name, licence, record, manifest, report).model_copy(
+            update={
+                "stain": StainStatistics.of(sample_pixels(manifest, data, Split.TRAIN, STAIN_PATCHES)),
+                "scores": _scores(valid, report),
+                "dense": dense,
+                "start_licence": licence_at_start or start_licence(record.experiment.model),
+            }
+        )
+        return seal(
+            registry,
+            card,
+            onnx_path=onnx,
+            safetensors_path=weights,
+            golden=golden,
+            dense_path=dense_path if dense else None,
+            model_card=model_card(report, facts_of(record, manifest, store.url, licence)),
+        )
+
+
+def _report(store: Store) -> EvaluationReport:
+    try:
+        return EvaluationReport.from_json(store.get(REPORT_JSON), store.locate(REPORT_JSON))
+    except ObjectNotFoundError as error:
+        raise ConfigError(
+            f"the run {store.url} was not evaluated", "a report.json", f"sentinode evaluate --run {store.url}"
+        ) from error
+
+
+def _card(
+    name: str | None, licence: str, record: RunRecord, manifest: Manifest, report: EvaluationReport
+) -> Card:
+    experiment = record.experiment
+    points = tuple(
+        OperatingPoint(
+            name=point.name,
+            threshold=point.threshold,
+            chosen_by=point.chosen_by,
+            sensitivity=point.valid_sensitivity,
+            specificity=point.valid_specificity,
+            guarantee=point.guarantee,
+        )
+        for point in report.operating_points
+    )
+    splits = {"valid": report.valid} | ({"test": report.test} if report.test else {})
+    return Card(
+        name=name or f"{experiment.model.family}-{manifest.dataset}",
+        patch_px=manifest.patch_px,
+        mpp_um_px=manifest.mpp_um_px,
+        preprocess=experiment.preprocess.model_dump(mode="json"),
+        operating_points=points,
+        default_operating_point=report.config.operating_point,
+        calibration=report.calibration,
+        test_uses=report.test_uses,
+        training=Provenance(
+            dataset=manifest.dataset,
+            manifest_digest=record.manifest_digest,
+            run_name=experiment.name,
+            run_url=experiment.run,
+            code_commit=record.code_commit,
+            versions=record.versions,
+        ),
+        metrics={name: _figures(result) for name, result in splits.items()},
+        licence=licence,
+        golden_computed_by=f"PyTorch {torch.__version__} (CPU, float32)",
+    )
+
+
+def _figures(result: SplitResult) -> dict[str, JsonValue]:
+    """Measure -> value and interval."""
+    rows = result.measures | {
+        f"{point}/{name}": estimate
+        for point, found in result.points.items()
+        for name, estimate in found.measures.items()
+    }
+    return {name: [e.value, e.low, e.high] for name, e in rows.items()}
+
+
+def _scores(valid: Predictions, report: EvaluationReport) -> ScoreReference:
+    shown = valid.labelled().calibrated(report.calibration)
+    return ScoreReference.of(shown.probabilities, shown.labels)
+
+
+def _golden_images(
+    valid: Predictions, manifest: Manifest, data: Store
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Validation patches spread evenly over the range of scores, the lowest and the highest included."""
+    order = np.argsort(valid.logits, kind="stable")
+    picks = np.unique(np.linspace(0, len(order) - 1, GOLDEN_PATCHES).round().astype(np.int64))
+    return read_pixels(manifest, data, Split.VALID, order[picks])
