@@ -27,7 +27,6 @@ from sentinode.bundle.gate_facts import (
     GatePolicy,
     GateResult,
     LatencyFacts,
-    StratumChange,
 )
 from sentinode.bundle.golden import GOLDEN_TOLERANCE
 from sentinode.evaluation.paired_change import PairedChange
@@ -93,9 +92,11 @@ def _sensitivity(facts: GateFacts, policy: GatePolicy) -> GateResult:
     faults, whole = [], [s for s in facts.sensitivity if s.kind == "all"]
     for stratum in facts.sensitivity:
         change = stratum.found
-        below = change.low < -policy.sensitivity_margin if stratum.kind == "all" else change.high < 0
-        if below:
-            faults.append(f"{_stratum(stratum)} {_change(change)}")
+        if stratum.kind != "all" and change.high < 0:
+            faults.append(f"{stratum.kind} {stratum.name} {_change(change)}")
+        elif stratum.kind == "all" and change.low < -policy.sensitivity_margin:
+            fell = change.high < -policy.sensitivity_margin
+            faults.append(f"{_change(change)}{'' if fell else ', too uncertain to tell'}")
     if not whole:
         faults.append("no tumour patch")
     told = [*faults[:5], *([f"and {len(faults) - 5} more strata"] if len(faults) > 5 else [])]
@@ -148,10 +149,6 @@ def _licence(facts: GateFacts, policy: GatePolicy) -> GateResult:
         found="; ".join(refused) or ", ".join(parts.values()),
         expected=", ".join(policy.licences),
     )
-
-
-def _stratum(stratum: StratumChange) -> str:
-    return "all tumour patches" if stratum.kind == "all" else f"{stratum.kind} {stratum.name}"
 
 
 def _change(c: PairedChange) -> str:

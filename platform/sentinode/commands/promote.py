@@ -115,9 +115,12 @@ def promote(config: PromoteCommand) -> str:
         record = decision.digest()
         registry.put(f"decisions/{record}.json", decision.canonical_json())
         for gate in decision.gates:
-            log.info("gate %s %s", "passed" if gate.passed else "FAILED", gate)
+            if gate.passed:
+                log.info("gate passed, %s", gate)
         if not decision.passed and decision.forced is None:
             raise _refused(config, decision, record)
+        for gate in decision.failed:
+            log.warning("gate failed and was overruled, %s", gate)
         why = Why(
             by=actor(config.by),
             reason=config.force or "",
