@@ -4,6 +4,12 @@ import { byId, make } from "./dom.js";
 import { pointName } from "./words.js";
 
 const share = (value) => `${(100 * value).toFixed(1)} %`;
+const NAMES = {
+  auroc: "AUROC", auroc_delong: "AUROC (DeLong)", average_precision: "Average precision", brier: "Brier score", ece: "Expected calibration error",
+  npv: "NPV", ppv: "PPV", f1: "F1", mcc: "Matthews correlation", cohens_kappa: "Cohen's kappa",
+};
+const SPLITS = { valid: "validation", test: "test" };
+const measureName = (name) => NAMES[name] ?? pointName(name).replace(/^./, (first) => first.toUpperCase());
 const figure = (value) => (Math.abs(value) < 10 && !Number.isInteger(value) ? value.toFixed(3) : String(value));
 const isInterval = (value) => Array.isArray(value) && value.length === 3 && value.every(Number.isFinite);
 
@@ -40,13 +46,27 @@ function points(card) {
 }
 
 function measures(card) {
+  const heads = ["Measure", "Value", "95 % interval"];
   return Object.entries(card.metrics).flatMap(([split, values]) => {
-    const rows = Object.entries(values).filter(([, value]) => isInterval(value) || Number.isFinite(value)).map(([name, value]) => make("tr", {},
-      make("th", { scope: "row" }, pointName(name)),
-      make("td", {}, figure(isInterval(value) ? value[0] : value)),
-      make("td", {}, isInterval(value) ? `${figure(value[1])} to ${figure(value[2])}` : "–")));
-    return rows.length ? [make("h2", {}, `Measured on ${split}`), table(["Measure", "Value", "95 % interval"], rows, `Measures on ${split}`)] : [];
+    // "balanced/ppv" is a measure at an operating point; those without a point come first, the others folded.
+    const groups = new Map([["", []], ...card.operating_points.map(({ name }) => [name, []])]);
+    for (const [name, value] of Object.entries(values)) {
+      if (!isInterval(value) && !Number.isFinite(value)) continue;
+      const point = name.includes("/") ? name.split("/")[0] : "";
+      groups.set(point, [...(groups.get(point) ?? []), measure(name.slice(point && point.length + 1), value)]);
+    }
+    const tables = [...groups].filter(([, rows]) => rows.length).map(([point, rows]) => (point
+      ? make("details", {}, make("summary", {}, `At the operating point ${pointName(point)}`), table(heads, rows, `Measures on ${split}, ${pointName(point)}`))
+      : table(heads, rows, `Measures on ${split}`)));
+    return tables.length ? [make("h2", {}, `Measured on ${SPLITS[split] ?? split}`), ...tables] : [];
   });
+}
+
+function measure(name, value) {
+  return make("tr", {},
+    make("th", { scope: "row" }, measureName(name)),
+    make("td", {}, figure(isInterval(value) ? value[0] : value)),
+    make("td", {}, isInterval(value) ? `${figure(value[1])} to ${figure(value[2])}` : "–"));
 }
 
 function origin(card) {

@@ -61,6 +61,8 @@ function controls(item) {
     byId("centre").focus();
   } });
   box.append(make("p", {}, centre, " ", make("label", { for: "centre" }, "Frame the central 32 x 32 pixels, which the verdict is about")));
+  // A probability that is withheld is not explained either.
+  if (item.reply && isAbstained(item.reply)) return box;
   if (!item.map) {
     const ask = make("button", { type: "button", id: "explain", disabled: item.isExplaining }, item.isExplaining ? "Being explained …" : "Explain this probability");
     ask.addEventListener("click", () => explained(item));

@@ -81,7 +81,9 @@ def test_ranking_and_calibration(
         expected = 1 - fpr[np.argmax(tpr >= target)]
         assert found[f"specificity_at_sensitivity_{target:g}"] == pytest.approx(expected, abs=1e-6)
     bins = [b for b in result.reliability if b.patches]
-    observed, stated = calibration.calibration_curve(labels, probabilities, n_bins=report.config.reliability_bins)
+    observed, stated = calibration.calibration_curve(
+        labels, probabilities, n_bins=report.config.reliability_bins
+    )
     np.testing.assert_allclose([b.positive_share for b in bins], observed, atol=1e-6)
     np.testing.assert_allclose([b.mean_probability for b in bins], stated, atol=1e-6)
     weights = np.array([b.patches for b in bins]) / len(labels)

@@ -71,7 +71,16 @@ def occlusion(engine: Engine, patch_HWC: NDArray[np.uint8]) -> Occlusion:
         total[top : top + WINDOW_PX, left : left + WINDOW_PX] += drop
         times[top : top + WINDOW_PX, left : left + WINDOW_PX] += 1
     return Occlusion(
-        (total / np.maximum(times, 1)).astype(np.float32),
+        _smooth((total / np.maximum(times, 1)).astype(np.float32)),
         float(scores.logits_B[0]),
         float(scores.probabilities_B[0]),
     )
+
+
+def _smooth(blocks_HW: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The map is constant on squares of ``STRIDE_PX``; drawn as it is, their edges would look like findings."""
+    coarse = Image.fromarray(
+        np.ascontiguousarray(blocks_HW[STRIDE_PX // 2 :: STRIDE_PX, STRIDE_PX // 2 :: STRIDE_PX])
+    )
+    height_px, width_px = blocks_HW.shape
+    return np.asarray(coarse.resize((width_px, height_px), Image.Resampling.BICUBIC), np.float32)

@@ -157,8 +157,9 @@ def test_occlusion_finds_what_the_model_looks_at(tmp_path: Path) -> None:
     assert 16 <= peak[1] < 32
     picture = np.asarray(Image.open(io.BytesIO(found.png())))
     assert picture.shape == (96, 96, 4)
-    assert picture[72, 24].tolist() == [255, 214, 0, 230]
-    assert picture[8, 80, 3] == 0
+    assert picture[72, 24].tolist()[:3] == [255, 214, 0]
+    assert picture[72, 24, 3] > 180
+    assert picture[8, 80, 3] < 5
     assert occlusion(engine, random_patches(1)[0]).drop_HW.shape == (96, 96)
 
 
