@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from sentinode.bundle.golden import Golden
 from sentinode.bundle.onnx_model import OnnxModel
 from sentinode.bundle.seal import seal
 from sentinode.evaluation.calibrator import Calibration
+from sentinode.serving.args import ServeArgs
+from sentinode.serving.asgi import Endpoint
+from sentinode.serving.auth import ApiKeys
 from sentinode.storage import Store, open_store
 
 
@@ -129,3 +133,11 @@ def sealed_registry(folder: Path) -> tuple[Store, str, Parts]:
     store = open_store(str(folder / "registry"))
     parts = make_parts(folder / "parts")
     return store, parts.seal(store), parts
+
+
+def started_endpoint(store: Store, digest: str, keys: ApiKeys | None = None, **settings: object) -> Endpoint:
+    """The ASGI application over one bundle, without Ray."""
+    args = ServeArgs.model_validate({"registry": store.url, "bundle": digest, **settings})
+    endpoint = Endpoint(args, keys or ApiKeys())
+    asyncio.run(endpoint.reconfigure(args.first_traffic.model_dump(mode="json")))
+    return endpoint

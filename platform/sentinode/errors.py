@@ -105,3 +105,10 @@ class RequestError(SentinodeError):
         super().__init__(found, expected, remedy)
         self.args = (found, expected, remedy, status)
         self.status = status
+
+
+class BusyError(RequestError):
+    """The endpoint has as much to do as it can: ask again later. ``status`` is 503."""
+
+    def __init__(self, found: str, expected: str = "", remedy: str = "", status: int = 503) -> None:
+        super().__init__(found, expected, remedy, status)

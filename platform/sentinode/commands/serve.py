@@ -53,7 +53,7 @@ def run(config: ServeCommand) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
     with ray_session(), LocalEndpoint(args, config.port) as endpoint:
-        log.info("bundle %s answers at %s/v1/predict (research use only)", args.bundle[:12], endpoint.url)
+        log.info("bundle %s answers at %s/v1/predict (research use only)", endpoint.bundle[:12], endpoint.url)
         over.wait()
         log.info("stopping")
     return 0

@@ -2,49 +2,37 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
-from starlette.applications import Starlette
 
-from sentinode.bundle.bundle import open_bundle
 from sentinode.serving.args import ServeArgs
-from sentinode.serving.asgi import create_app
+from sentinode.serving.asgi import Endpoint
 from sentinode.serving.auth import ApiKeys
-from sentinode.serving.engine import Engine
-from sentinode.storage import open_store
-
-logger = logging.getLogger(__name__)
 
 DEPLOYMENT_NAME = "predict"
 
 
 class PredictReplica:
-    """One replica: a verified bundle in an engine, behind the ASGI application.
+    """One replica: an ``Endpoint`` whose traffic is the deployment's ``user_config``.
 
-    It does not come up, and takes no traffic, unless the bundle is intact and its golden patches are
-    reproduced.
+    It does not come up, and takes no traffic, unless its bundles are intact and their golden patches are reproduced.
+    Once it is up, a ``user_config`` that cannot be served leaves it as it was: ``GET /v1/models`` says why.
     """
 
     def __init__(self, args: ServeArgs) -> None:
         keys = ApiKeys.from_environment(loopback_only=_is_loopback_only())
-        with ExitStack() as stack:
-            folder = args.cache_folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            bundle = open_bundle(open_store(args.registry), args.bundle, folder)
-            # The engine holds the graph in memory, so a temporary folder may go as soon as it has started.
-            self._engine = Engine(bundle, args.threads, args.operating_point)
-        self._asgi_arguments = (self._engine, args, keys, serve.get_replica_context().replica_id.unique_id)
-        logger.info("serving bundle %s on %s", args.bundle, self._engine.runtime)
+        self._endpoint = Endpoint(args, keys, serve.get_replica_context().replica_id.unique_id)
 
-    def __serve_build_asgi_app__(self) -> Starlette:
-        return create_app(*self._asgi_arguments)
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Ray calls it before the first request and at each change of ``user_config``."""
+        await self._endpoint.reconfigure(user_config)
+
+    def __serve_build_asgi_app__(self) -> Endpoint:
+        return self._endpoint
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -55,6 +43,7 @@ def build(args: dict[str, Any]) -> Application:
         name=DEPLOYMENT_NAME,
         num_replicas=parsed.num_replicas,
         ray_actor_options={"num_cpus": parsed.cpus_per_replica, "num_gpus": parsed.gpus_per_replica},
+        user_config=parsed.first_traffic.model_dump(mode="json"),
         max_ongoing_requests=parsed.max_ongoing_requests,
         max_queued_requests=parsed.max_queued_requests,
         backpressure_config=BackpressureConfig(retry_after_s=parsed.retry_after_s),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from sentinode.bundle.bundle import is_digest
 from sentinode.config import Frozen, summarise
 from sentinode.errors import ConfigError
+from sentinode.serving.traffic import ModelTraffic, Traffic, checked_digest
 from sentinode.serving.trust_args import TrustArgs
 from sentinode.storage import StoreUrl
+
+DEFAULT_MODEL: Final = "default"
+"""Name of the model where only one bundle is given."""
 
 
 class ServeArgs(Frozen):
@@ -20,18 +23,30 @@ class ServeArgs(Frozen):
 
     registry: StoreUrl
     """URL of the registry: ``s3://bucket/prefix`` or a local folder that every node sees."""
-    bundle: str
-    """Digest of the bundle (64 hex digits); never an alias, so that a restart cannot change the model."""
+    bundle: str | None = None
+    """Digest of the one bundle to serve (64 hex digits); never an alias, so that a restart cannot change the model."""
     operating_point: str | None = None
-    """Name of the threshold for verdicts; the card's default where it is not given."""
+    """Name of the threshold for its verdicts; the card's default where it is not given."""
+    prevalence: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Share of tumour among the patches that it will be asked."""
+    traffic: Traffic | None = None
+    """In place of ``bundle``: several models, canaries, shadows. A ``user_config`` of the deployment replaces it."""
     max_batch: int = Field(default=64, ge=1, le=4096)
     """Largest number of patches in one call of the model."""
     batch_wait_ms: float = Field(default=2.0, ge=0.0, le=1000.0)
     """How long the first request of a batch waits for company."""
     threads: int = Field(default=1, ge=1, le=256)
     """Threads of one call of the model."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Batches that a replica works on at once: one of each version."""
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
-    """Larger request bodies are refused with 413."""
+    """Larger images are refused with 413."""
+    max_patches: int = Field(default=1024, ge=1)
+    """Patches of one request; more are refused with 413."""
+    max_bulk_bytes: int = Field(default=32 << 20, ge=1024)
+    """Larger bodies with several images, or with pixels, are refused with 413."""
+    max_waiting_patches: int = Field(default=4096, ge=1)
+    """Patches in a replica's queue; requests beyond it are refused with 503 at once."""
     num_replicas: int = Field(default=1, ge=1)
     """Copies of the model, each a process of its own."""
     cpus_per_replica: float = Field(default=1.0, ge=0.0)
@@ -51,12 +66,27 @@ class ServeArgs(Frozen):
 
     @field_validator("bundle")
     @classmethod
-    def _never_an_alias(cls, bundle: str) -> str:
-        if not is_digest(bundle):
-            raise ValueError(
-                f"{bundle!r} is not a bundle digest (64 lower-case hex digits); resolve aliases beforehand"
-            )
-        return bundle
+    def _never_an_alias(cls, bundle: str | None) -> str | None:
+        return None if bundle is None else checked_digest(bundle)
+
+    @model_validator(mode="after")
+    def _one_or_many(self) -> Self:
+        if (self.bundle is None) == (self.traffic is None):
+            raise ValueError("bundle: give the digest of one bundle, or traffic for several")
+        if self.traffic is not None and (self.operating_point, self.prevalence) != (None, None):
+            raise ValueError("operating_point and prevalence stand with each model of traffic")
+        return self
+
+    @property
+    def first_traffic(self) -> Traffic:
+        """What is served until a ``user_config`` says otherwise."""
+        if self.traffic is not None:
+            return self.traffic
+        assert self.bundle is not None
+        only = ModelTraffic(
+            bundle=self.bundle, operating_point=self.operating_point, prevalence=self.prevalence
+        )
+        return Traffic(models={DEFAULT_MODEL: only}, default=DEFAULT_MODEL)
 
     @classmethod
     def parse(cls, args: Mapping[str, Any]) -> Self:

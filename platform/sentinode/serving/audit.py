@@ -22,6 +22,11 @@ _MOST_WAITING: Final = 100_000
 logger = logging.getLogger(__name__)
 
 
+def open_audit(path: Path | None, replica: str) -> AuditLog | None:
+    """The log at ``path``, ``{replica}`` in its name replaced; None for no path. Raises ConfigError."""
+    return AuditLog(path.with_name(path.name.replace("{replica}", replica))) if path else None
+
+
 class AuditLog:
     """Appends to ``path``; safe to use from several threads. Raises ConfigError where it cannot be opened."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from sentinode.bundle.card import OperatingPoint
 from sentinode.bundle.golden import probabilities
 from sentinode.bundle.onnx_model import OnnxModel
 from sentinode.errors import ConfigError
+
+LARGEST_CALL: Final = 64
+"""Patches in one call of the model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +57,12 @@ class Engine:
         return f"ONNX Runtime ({self._model.providers[0]})"
 
     def predict(self, images_BHWC: NDArray[np.uint8]) -> Scores:
-        """Score patches uint8 [B, 96, 96, 3], RGB."""
-        logits_B = self._model.logits(images_BHWC)
+        """Score patches uint8 [B, 96, 96, 3], RGB; large batches go through the model in parts that fit its caches."""
+        if len(images_BHWC) <= LARGEST_CALL:
+            logits_B = self._model.logits(images_BHWC)
+        else:
+            starts = range(0, len(images_BHWC), LARGEST_CALL)
+            logits_B = np.concatenate([self._model.logits(images_BHWC[s : s + LARGEST_CALL]) for s in starts])
         return Scores(logits_B, probabilities(logits_B, self.bundle.card.calibration))
 
     def verdict(self, probability: float) -> str:

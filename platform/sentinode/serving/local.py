@@ -42,6 +42,12 @@ class LocalEndpoint:
         self.port = port or _free_port()
 
     @property
+    def bundle(self) -> str:
+        """Digest of the bundle that answers by default."""
+        traffic = self._args.first_traffic
+        return traffic.models[traffic.default].bundle
+
+    @property
     def url(self) -> str:
         """Base URL, e.g. ``http://127.0.0.1:8000``."""
         return f"http://{_HOST}:{self.port}"
@@ -77,12 +83,12 @@ class LocalEndpoint:
         deadline_s = time.monotonic() + self._timeout_s
         while True:
             answer = self._health()
-            if answer is not None and answer.get("bundle") == self._args.bundle:
+            if answer is not None and answer.get("bundle") == self.bundle:
                 return
             if time.monotonic() > deadline_s:
                 raise SentinodeError(
                     f"{self.url}/healthz answered {answer} for {self._timeout_s:g} s",
-                    f"bundle {self._args.bundle}",
+                    f"bundle {self.bundle}",
                     "see the replica's log below /tmp/ray/session_latest/logs/serve",
                 )
             time.sleep(0.05)

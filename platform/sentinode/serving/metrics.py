@@ -6,53 +6,152 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from sentinode.bundle.bundle import Bundle
+from sentinode.serving.batching import Answer
+from sentinode.serving.predictor import Scored
+from sentinode.serving.protocol import ABSTAINED
+from sentinode.serving.trust_metrics import TrustMetrics
 
 _LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SCORE_BUCKETS = tuple(round(0.1 * i, 1) for i in range(1, 11))
+_DIFFERENCE_BUCKETS = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_STAGES = ("wait", "decode", "gate", "inference")
 
 
 class Metrics:
-    """Counters and histograms of one replica; ``replica`` is a label, as each process counts for itself."""
+    """Counters and histograms of one replica; ``replica`` is a label, as each process counts for itself.
+
+    What concerns a version carries its digest as ``bundle``.
+    """
 
     CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
-    def __init__(self, bundle: Bundle, operating_point: str, replica: str) -> None:
+    def __init__(self, replica: str) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
+        """For counters of other modules as well."""
+        self._replica = replica
+        self._requests = Counter(
             "sentinode_requests", "Answered requests.", ("path", "status"), registry=self.registry
         )
-        self.request_seconds = Histogram(
+        self._request_seconds = Histogram(
             "sentinode_request_seconds",
             "Time from the request's headers to the end of the reply, in the replica.",
             ("path",),
             buckets=_LATENCY_BUCKETS_S,
             registry=self.registry,
         )
-        self.stage_seconds = Histogram(
+        stage_seconds = Histogram(
             "sentinode_stage_seconds",
-            "Time of a prediction by stage: wait for the batch, decode, inference of the batch.",
+            "Time of a prediction by stage: wait for the batch, decode, gate and inference of the batch.",
             ("stage",),
             buckets=_LATENCY_BUCKETS_S,
             registry=self.registry,
         )
+        self.stage_seconds = {stage: stage_seconds.labels(stage) for stage in _STAGES}
         self.batch_size = Histogram(
-            "sentinode_batch_size", "Requests in one batch.", buckets=_BATCH_BUCKETS, registry=self.registry
+            "sentinode_batch_size", "Patches in one batch.", buckets=_BATCH_BUCKETS, registry=self.registry
         )
-        self.score = Histogram(
-            "sentinode_score", "Probabilities given.", buckets=_SCORE_BUCKETS, registry=self.registry
+        self.waiting = Gauge("sentinode_waiting_patches", "Patches in the queues.", registry=self.registry)
+        self._score = Histogram(
+            "sentinode_score",
+            "Probabilities given.",
+            ("bundle",),
+            buckets=_SCORE_BUCKETS,
+            registry=self.registry,
         )
-        self.verdicts = Counter(
-            "sentinode_verdicts", "Predictions by verdict.", ("verdict",), registry=self.registry
+        self._verdicts = Counter(
+            "sentinode_verdicts", "Patches by verdict.", ("bundle", "verdict"), registry=self.registry
         )
-        info = Gauge(
+        self._shadow_difference = Histogram(
+            "sentinode_shadow_difference",
+            "Absolute difference of a shadow's probability from the one that was answered.",
+            ("bundle",),
+            buckets=_DIFFERENCE_BUCKETS,
+            registry=self.registry,
+        )
+        self._shadow = Counter(
+            "sentinode_shadow_patches",
+            "Patches that a shadow was asked: agreed, disagreed in the verdict, or missed because it was busy.",
+            ("bundle", "outcome"),
+            registry=self.registry,
+        )
+        self._info = Gauge(
             "sentinode_bundle_info",
-            "The bundle that is served; always 1.",
+            "A bundle that is loaded; always 1.",
             ("bundle", "name", "operating_point", "replica"),
             registry=self.registry,
         )
-        info.labels(bundle.digest, bundle.card.name, operating_point, replica).set(1)
+        self.trust = TrustMetrics(self.registry)
+        self._by_answer: dict[tuple[str, int], Counter] = {}
+        self._by_path: dict[str, Histogram] = {}
+
+    def version(self, bundle: Bundle, operating_point: str) -> VersionCounts:
+        """The counters of one version, which is loaded now."""
+        digest = bundle.digest
+        self._info.labels(digest, bundle.card.name, operating_point, self._replica).set(1)
+        verdicts = (*bundle.card.class_names, ABSTAINED)
+        return VersionCounts(
+            self,
+            self._score.labels(digest),
+            {verdict: self._verdicts.labels(digest, verdict) for verdict in verdicts},
+            self._shadow_difference.labels(digest),
+            {o: self._shadow.labels(digest, o) for o in ("agreed", "disagreed", "missed")},
+        )
+
+    def forget(self, bundle: Bundle, operating_point: str) -> None:
+        """The version is no longer loaded; what it counted stays."""
+        self._info.remove(bundle.digest, bundle.card.name, operating_point, self._replica)
+
+    def answered(self, path: str, status: int, seconds: float) -> None:
+        """A request is over. ``path`` is of a closed set: clients must not be able to make new time series."""
+        counter = self._by_answer.get((path, status))
+        if counter is None:
+            counter = self._by_answer[path, status] = self._requests.labels(path, str(status))
+            self._by_path[path] = self._request_seconds.labels(path)
+        counter.inc()
+        self._by_path[path].observe(seconds)
 
     def text(self) -> bytes:
         """All of it in the Prometheus text format."""
         return generate_latest(self.registry)
+
+
+class VersionCounts:
+    """Counters of one version."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        score: Histogram,
+        verdicts: dict[str, Counter],
+        shadow_difference: Histogram,
+        shadow: dict[str, Counter],
+    ) -> None:
+        self._metrics = metrics
+        self._score = score
+        self._verdicts = verdicts
+        self._shadow_difference = shadow_difference
+        self._shadow = shadow
+
+    def answered(self, answer: Answer[Scored], verdicts: list[str]) -> None:
+        """The version answered a request, with these verdicts."""
+        scored, stages = answer.result, self._metrics.stage_seconds
+        self._metrics.batch_size.observe(answer.batch_size)
+        stages["wait"].observe(answer.wait_s)
+        stages["decode"].observe(scored.decode_s)
+        stages["gate"].observe(scored.gate_s)
+        stages["inference"].observe(scored.inference_s)
+        for probability, verdict in zip(scored.probabilities, verdicts, strict=True):
+            self._score.observe(probability)
+            self._verdicts[verdict].inc()
+
+    def compared(self, differences: list[float], disagreed: int) -> None:
+        """As a shadow, the version was asked as well."""
+        for difference in differences:
+            self._shadow_difference.observe(difference)
+        self._shadow["disagreed"].inc(disagreed)
+        self._shadow["agreed"].inc(len(differences) - disagreed)
+
+    def missed(self, patches: int) -> None:
+        """As a shadow, the version could not be asked."""
+        self._shadow["missed"].inc(patches)

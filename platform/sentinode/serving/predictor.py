@@ -1,4 +1,7 @@
-"""From request bodies to scores, a batch at a time: decoding and inference together, in one thread."""
+"""From request bodies to scores, a batch at a time: decode, gate, model, calibration, in one thread.
+
+The pixels of a batch are written once: decoders and uploads write into the tensor that the model reads.
+"""
 
 from __future__ import annotations
 
@@ -9,60 +12,132 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sentinode.bundle.golden import probabilities
 from sentinode.errors import RequestError
+from sentinode.evaluation.calibrator import Calibration
+from sentinode.schema import PATCH_PX
 from sentinode.serving.engine import Engine
-from sentinode.serving.protocol import decode_patch
+from sentinode.serving.protocol import decode_into
 from sentinode.serving.quality import Flag, Quality
 
 Judge = Callable[[NDArray[np.uint8], NDArray[np.float64]], Quality]
-"""Looks at patches [B, H, W, 3] and their probabilities [B]: ``Trust.judge``."""
+"""Looks at patches uint8 [B, 96, 96, 3] and their probabilities [B], and says which must get no verdict."""
+
+_UNCALIBRATED = Calibration()
 
 
-@dataclass(frozen=True)
-class Scored:
-    """The model's answer to one body."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """What one request asks: encoded images, or pixels."""
 
-    probability: float
-    decode_s: float
-    inference_s: float
-    """Of the whole batch."""
+    images: Sequence[bytes] = ()
+    pixels_BHWC: NDArray[np.uint8] | None = None
+    """uint8 [B, 96, 96, 3], in place of ``images``."""
     flags: tuple[Flag, ...] = ()
-    """What the quality gate found."""
+    """What is known of all its patches before they are seen."""
+
+    @property
+    def patches(self) -> int:
+        """Number of patches."""
+        return len(self.images) if self.pixels_BHWC is None else len(self.pixels_BHWC)
 
 
-@dataclass(frozen=True, eq=False)
-class _Decoded:
-    pixels_HWC: NDArray[np.uint8]
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """The answer to one job: a value for each of its patches, in order."""
+
+    probabilities: list[float]
+    """Of class 1, calibrated as the card says: what thresholds are compared with."""
+    raw_probabilities: list[float]
+    """Before calibration."""
+    adjusted_probabilities: list[float] | None
+    """At the stated prevalence; None where none is stated."""
+    flags: list[tuple[Flag, ...]]
+    """Empty where the patch may be judged."""
     decode_s: float
+    gate_s: float
+    """Of the whole batch, like ``inference_s``."""
+    inference_s: float
 
 
-def score_bodies(
-    engine: Engine, bodies: Sequence[bytes], judge: Judge | None = None
-) -> list[Scored | Exception]:
-    """Score each body; one that cannot be decoded gets its RequestError and does not disturb the others."""
-    decoded = [_decode(body) for body in bodies]
-    images = [one.pixels_HWC for one in decoded if isinstance(one, _Decoded)]
-    if not images:
-        return [one for one in decoded if isinstance(one, RequestError)]
-    started_s = time.perf_counter()
-    images_BHWC = np.stack(images)
-    probabilities_B = engine.predict(images_BHWC).probabilities_B
-    inference_s = time.perf_counter() - started_s
-    quality = judge(images_BHWC, probabilities_B) if judge else None
-    probabilities = probabilities_B.tolist()
-    flags = [quality.flags(index) if quality else () for index in range(len(images))]
-    index = iter(range(len(images)))
-    return [
-        Scored(probabilities[k := next(index)], one.decode_s, inference_s, flags[k])
-        if isinstance(one, _Decoded)
-        else one
-        for one in decoded
-    ]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    first: int
+    count: int
+    decode_s: float
+    flags: tuple[Flag, ...]
 
 
-def _decode(body: bytes) -> _Decoded | RequestError:
-    started_s = time.perf_counter()
-    try:
-        return _Decoded(decode_patch(body), time.perf_counter() - started_s)
-    except RequestError as error:
-        return error
+class Predictor:
+    """Scores batches of jobs with one engine. ``adjusted`` is the calibration for a stated prevalence."""
+
+    def __init__(self, engine: Engine, judge: Judge, adjusted: Calibration | None = None) -> None:
+        self._engine = engine
+        self._judge = judge
+        self._adjusted = adjusted
+
+    def __call__(self, jobs: Sequence[Job]) -> list[Scored | Exception]:
+        """Score each job; one that cannot be decoded gets its RequestError and does not disturb the others."""
+        images_BHWC, rows = _gather(jobs)
+        if not len(images_BHWC):
+            return [one for one in rows if isinstance(one, RequestError)]
+        started_s = time.perf_counter()
+        scores = self._engine.predict(images_BHWC)
+        scored_s = time.perf_counter()
+        quality = self._judge(images_BHWC, scores.probabilities_B)
+        gate_s = time.perf_counter() - scored_s
+        calibrated = scores.probabilities_B.tolist()
+        raw = probabilities(scores.logits_B, _UNCALIBRATED).tolist()
+        adjusted = probabilities(scores.logits_B, self._adjusted).tolist() if self._adjusted else None
+        flags = [quality.flags(index) for index in range(len(images_BHWC))]
+        return [
+            one
+            if isinstance(one, RequestError)
+            else Scored(
+                calibrated[one.first : one.first + one.count],
+                raw[one.first : one.first + one.count],
+                adjusted[one.first : one.first + one.count] if adjusted else None,
+                [found + one.flags for found in flags[one.first : one.first + one.count]],
+                one.decode_s,
+                gate_s,
+                scored_s - started_s,
+            )
+            for one in rows
+        ]
+
+
+def _gather(jobs: Sequence[Job]) -> tuple[NDArray[np.uint8], list[_Rows | RequestError]]:
+    """All patches that could be decoded, uint8 [B, 96, 96, 3], and where each job's lie."""
+    if len(jobs) == 1 and jobs[0].pixels_BHWC is not None:
+        return jobs[0].pixels_BHWC, [_Rows(0, jobs[0].patches, 0.0, jobs[0].flags)]
+    images_BHWC = np.empty((sum(job.patches for job in jobs), PATCH_PX, PATCH_PX, 3), np.uint8)
+    rows: list[_Rows | RequestError] = []
+    first = 0
+    for job in jobs:
+        started_s = time.perf_counter()
+        try:
+            _decode(job, images_BHWC[first : first + job.patches])
+        except RequestError as error:
+            rows.append(error)
+            continue
+        rows.append(_Rows(first, job.patches, time.perf_counter() - started_s, job.flags))
+        first += job.patches
+    return images_BHWC[:first], rows
+
+
+def _decode(job: Job, out_BHWC: NDArray[np.uint8]) -> None:
+    if job.pixels_BHWC is not None:
+        out_BHWC[:] = job.pixels_BHWC
+        return
+    for number, (image, out_HWC) in enumerate(zip(job.images, out_BHWC, strict=True), 1):
+        try:
+            decode_into(image, out_HWC)
+        except RequestError as error:
+            if len(job.images) == 1:
+                raise
+            raise RequestError(
+                f"image {number} of {len(job.images)}: {error.found}",
+                error.expected,
+                error.remedy,
+                error.status,
+            ) from error

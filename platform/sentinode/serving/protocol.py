@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 import simplejpeg
@@ -18,6 +18,9 @@ from sentinode.serving import limits
 from sentinode.serving.limits import ImageFormat
 from sentinode.serving.quality import Flag
 
+ABSTAINED: Final = "abstained"
+"""The verdict on a patch that was not judged."""
+
 _TIFF_COMPRESSIONS: Final = frozenset({"raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits"})
 _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH, _TIFF_BITS, _TIFF_PHOTOMETRIC = 322, 323, 258, 262
 _TIFF_RGB: Final = 2
@@ -30,26 +33,53 @@ class Timing(Frozen):
     wait: float
     """Until its batch was formed and a thread was free."""
     decode: float
-    """Decoding this image."""
+    """Decoding this request's images."""
+    gate: float
+    """Looking for patches that must not be judged, in the whole batch that it was part of."""
     inference: float
-    """Scoring the whole batch that it was part of."""
+    """Scoring that batch."""
 
 
-class Prediction(Frozen):
-    """The reply to ``POST /v1/predict``."""
+class PatchPrediction(Frozen):
+    """What is said of one patch."""
 
     probability: float | None
-    """Of tumour in the central 32x32 pixels, calibrated as the card says; None where the patch was not judged."""
+    """Of tumour in the central 32x32 pixels, calibrated as the card says: what the threshold is compared with. None
+    where the patch was not judged, as the two that follow.
+    """
+    raw_probability: float | None
+    """Before calibration."""
+    prevalence_adjusted_probability: float | None
+    """At the prevalence that the endpoint was told; None where it was told none."""
     verdict: str
     """``tumour`` or ``negative``: probability at or above the threshold, or below it; ``abstained``."""
+    abstained: bool
     flags: tuple[Flag, ...] = ()
     """Why the patch was not judged; empty where it was."""
-    operating_point: str
-    threshold: float
+
+
+class Answered(Frozen):
+    """Who answered, and how."""
+
+    model: str
+    """The name under which it was asked."""
     bundle: str
     """Digest of the bundle that answered."""
+    operating_point: str
+    threshold: float
     timing_ms: Timing
     notice: str = RESEARCH_USE_ONLY
+
+
+class Prediction(PatchPrediction, Answered):
+    """The reply to ``POST /v1/predict`` with one image."""
+
+
+class Predictions(Answered):
+    """The reply to ``POST /v1/predict`` with several images, or a batch of pixels."""
+
+    predictions: tuple[PatchPrediction, ...]
+    """In the order of the images."""
 
 
 class Refusal(Frozen):
@@ -64,7 +94,14 @@ class Refusal(Frozen):
 
 
 def decode_patch(body: bytes) -> NDArray[np.uint8]:
-    """Decode one JPEG, PNG or TIFF to uint8 [96, 96, 3], RGB; format and size are checked before decoding.
+    """Decode one JPEG, PNG or TIFF to uint8 [96, 96, 3], RGB. Raises RequestError as ``decode_into``."""
+    pixels_HWC = np.empty((PATCH_PX, PATCH_PX, 3), np.uint8)
+    decode_into(body, pixels_HWC)
+    return pixels_HWC
+
+
+def decode_into(body: bytes, out_HWC: NDArray[np.uint8]) -> None:
+    """Decode one JPEG, PNG or TIFF into uint8 [96, 96, 3], RGB; format and size are checked before decoding.
 
     Raises RequestError: 400 empty or corrupt, 415 unsupported format or codec, 422 wrong size or colours.
     """
@@ -73,7 +110,8 @@ def decode_patch(body: bytes) -> NDArray[np.uint8]:
         match kind:
             case ImageFormat.JPEG:
                 limits.check_jpeg_header(body)
-                pixels = simplejpeg.decode_jpeg(body, colorspace="RGB")
+                simplejpeg.decode_jpeg(body, colorspace="RGB", buffer=out_HWC)
+                return
             case ImageFormat.PNG:
                 limits.check_png_header(body)
                 pixels = _decode_png(body)
@@ -87,7 +125,7 @@ def decode_patch(body: bytes) -> NDArray[np.uint8]:
         raise limits.corrupt(kind, error) from error
     if pixels.shape != (PATCH_PX, PATCH_PX, 3):
         raise limits.wrong_colours(f"{kind} pixels of shape {list(pixels.shape)}")
-    return cast("NDArray[np.uint8]", pixels)
+    out_HWC[:] = pixels
 
 
 def _decode_png(body: bytes) -> NDArray[np.uint8]:

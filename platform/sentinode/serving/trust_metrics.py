@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from sentinode.serving.drift import DriftWindow
@@ -9,12 +11,17 @@ from sentinode.serving.quality import Flag
 
 _EXPLANATION_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 REFUSAL_REASONS = ("credential", "scope", "rate", "slow")
+_DRIFT: Final = {
+    "score_psi": "Population stability index of scores against validation.",
+    "stain_distance": "Mean Mahalanobis distance from training's stain.",
+    "abstention_rate": "Share of patches without a verdict.",
+}
 
 
 class TrustMetrics:
-    """Counters of one replica and the gauges of ``drift``, in ``registry``."""
+    """Counters of one replica, in ``registry``; what concerns a version carries its digest as ``bundle``."""
 
-    def __init__(self, registry: CollectorRegistry, drift: DriftWindow) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         refusals = Counter(
             "sentinode_refusals",
             "Requests that the guard refused: no valid credential, not its scope, above its rate, too slow.",
@@ -22,12 +29,14 @@ class TrustMetrics:
             registry=registry,
         )
         self._refusals = {reason: refusals.labels(reason) for reason in REFUSAL_REASONS}
-        flags = Counter(
-            "sentinode_quality_flags", "Patches that the quality gate flagged.", ("flag",), registry=registry
+        self._flags = Counter(
+            "sentinode_quality_flags",
+            "Patches that the quality gate flagged.",
+            ("bundle", "flag"),
+            registry=registry,
         )
-        self.flags = {flag: flags.labels(flag.value) for flag in Flag}
-        self.abstentions = Counter(
-            "sentinode_abstentions", "Patches answered without a verdict.", registry=registry
+        self._abstentions = Counter(
+            "sentinode_abstentions", "Patches answered without a verdict.", ("bundle",), registry=registry
         )
         self.explanation_seconds = Histogram(
             "sentinode_explanation_seconds",
@@ -35,24 +44,37 @@ class TrustMetrics:
             buckets=_EXPLANATION_BUCKETS_S,
             registry=registry,
         )
-        for name, words, read in (
-            (
-                "score_psi",
-                "Population stability index of scores against validation.",
-                lambda: drift.score_psi,
-            ),
-            (
-                "stain_distance",
-                "Mean Mahalanobis distance from training's stain.",
-                lambda: drift.stain_distance,
-            ),
-            ("abstention_rate", "Share of patches without a verdict.", lambda: drift.abstention_rate),
-        ):
-            gauge = Gauge(
-                f"sentinode_drift_{name}", f"{words} Of the last thousands of patches.", registry=registry
+        self._drift = {
+            name: Gauge(
+                f"sentinode_drift_{name}",
+                f"{words} Of the last thousands of patches.",
+                ("bundle",),
+                registry=registry,
             )
-            gauge.set_function(read)
+            for name, words in _DRIFT.items()
+        }
 
     def refused(self, reason: str) -> None:
         """The guard refused a request for one of ``REFUSAL_REASONS``."""
         self._refusals[reason].inc()
+
+    def version(self, digest: str, drift: DriftWindow) -> VersionTrust:
+        """The counters of one version, which is loaded now; its gauges read ``drift``."""
+        self._drift["score_psi"].labels(digest).set_function(lambda: drift.score_psi)
+        self._drift["stain_distance"].labels(digest).set_function(lambda: drift.stain_distance)
+        self._drift["abstention_rate"].labels(digest).set_function(lambda: drift.abstention_rate)
+        flags = {flag: self._flags.labels(digest, flag.value) for flag in Flag}
+        return VersionTrust(flags, self._abstentions.labels(digest))
+
+    def forget(self, digest: str) -> None:
+        """The version is no longer loaded: its drift is no longer told."""
+        for gauge in self._drift.values():
+            gauge.remove(digest)
+
+
+class VersionTrust:
+    """Counters of one version."""
+
+    def __init__(self, flags: dict[Flag, Counter], abstentions: Counter) -> None:
+        self.flags = flags
+        self.abstentions = abstentions

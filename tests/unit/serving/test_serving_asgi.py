@@ -5,35 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from serving_parts import Parts, encode, random_patches, sealed_registry
+from serving_parts import Parts, encode, random_patches, sealed_registry, started_endpoint
 from starlette.testclient import TestClient
 
-from sentinode.bundle.bundle import open_bundle
+from sentinode.bundle.bundle import read_card
 from sentinode.errors import ConfigError
-from sentinode.serving.args import ServeArgs
-from sentinode.serving.asgi import create_app
 from sentinode.serving.auth import KEYS_VARIABLE, ApiKeys
 from sentinode.serving.engine import Engine
 from sentinode.serving.protocol import Prediction, Refusal
+from sentinode.storage import Store
 
 KEY = "0123456789abcdef-key"
 
 
+Registry = tuple[Store, str, Parts]
+
+
 @pytest.fixture(scope="module")
-def engine_and_parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Parts]:
-    folder = tmp_path_factory.mktemp("asgi")
-    store, digest, parts = sealed_registry(folder)
-    return Engine(open_bundle(store, digest, folder / "cache")), parts
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    return sealed_registry(tmp_path_factory.mktemp("asgi"))
 
 
-def client_of(engine: Engine, keys: ApiKeys) -> TestClient:
-    args = ServeArgs(registry="unused", bundle=engine.bundle.digest, max_body_bytes=50_000)
-    return TestClient(create_app(engine, args, keys), raise_server_exceptions=False)
+def client_of(registry: Registry, keys: ApiKeys) -> TestClient:
+    store, digest, _ = registry
+    return TestClient(started_endpoint(store, digest, keys, max_body_bytes=50_000))
 
 
 @pytest.fixture
-def client(engine_and_parts: tuple[Engine, Parts]) -> Iterator[TestClient]:
-    with client_of(engine_and_parts[0], ApiKeys()) as client:
+def client(registry: Registry) -> Iterator[TestClient]:
+    with client_of(registry, ApiKeys()) as client:
         yield client
 
 
@@ -42,10 +42,8 @@ def refusal(response) -> Refusal:  # type: ignore[no-untyped-def]
     return Refusal.model_validate_json(response.content)
 
 
-def test_golden_patches_get_their_probabilities(
-    client: TestClient, engine_and_parts: tuple[Engine, Parts]
-) -> None:
-    engine, parts = engine_and_parts
+def test_golden_patches_get_their_probabilities(client: TestClient, registry: Registry) -> None:
+    _, digest, parts = registry
     for patch, probability in zip(parts.golden.images_BHWC, parts.golden.probabilities_B, strict=True):
         response = client.post("/v1/predict", content=encode(patch, "PNG"))
         assert response.status_code == 200
@@ -53,14 +51,14 @@ def test_golden_patches_get_their_probabilities(
         assert reply.probability == pytest.approx(probability, abs=1e-5)
         assert reply.verdict == ("tumour" if probability >= 0.5 else "negative")
         assert (reply.operating_point, reply.threshold) == ("balanced", 0.5)
-        assert reply.bundle == engine.bundle.digest
+        assert reply.bundle == digest
         assert "Research use only" in reply.notice
 
 
-def test_health_and_card(client: TestClient, engine_and_parts: tuple[Engine, Parts]) -> None:
-    bundle = engine_and_parts[0].bundle
-    assert client.get("/healthz").json() == {"status": "ok", "bundle": bundle.digest}
-    assert client.get(f"/v1/bundles/{bundle.digest}").json() == bundle.card.model_dump(mode="json")
+def test_health_and_card(client: TestClient, registry: Registry) -> None:
+    store, digest, _ = registry
+    assert client.get("/healthz").json() == {"status": "ok", "bundle": digest}
+    assert client.get(f"/v1/bundles/{digest}").json() == read_card(store, digest).model_dump(mode="json")
     assert refusal(client.get(f"/v1/bundles/{'d' * 64}")).status == 404
 
 
@@ -109,23 +107,21 @@ def test_refusal_says_what_was_expected(client: TestClient) -> None:
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
-def test_fault_of_the_model_is_a_plain_500(engine_and_parts: tuple[Engine, Parts]) -> None:
-    class Broken(Engine):
-        def predict(self, images_BHWC):  # type: ignore[no-untyped-def]
-            raise RuntimeError("secret inner state")
+def test_fault_of_the_model_is_a_plain_500(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("secret inner state")
 
-    broken = Broken.__new__(Broken)
-    broken.__dict__ = engine_and_parts[0].__dict__
-    with client_of(broken, ApiKeys()) as client:
+    with client_of(registry, ApiKeys()) as client:
+        monkeypatch.setattr(Engine, "predict", broken)
         response = client.post("/v1/predict", content=encode(random_patches(1)[0], "PNG"))
         assert refusal(response).status == 500
         assert b"secret" not in response.content
         assert b'status="500"' in client.get("/metrics").content
 
 
-def test_metrics_count_what_happened(engine_and_parts: tuple[Engine, Parts]) -> None:
-    engine, parts = engine_and_parts
-    with client_of(engine, ApiKeys()) as client:
+def test_metrics_count_what_happened(registry: Registry) -> None:
+    _, digest, parts = registry
+    with client_of(registry, ApiKeys()) as client:
         for patch in parts.golden.images_BHWC:
             client.post("/v1/predict", content=encode(patch, "JPEG"))
         client.post("/v1/predict", content=b"no image")
@@ -135,9 +131,8 @@ def test_metrics_count_what_happened(engine_and_parts: tuple[Engine, Parts]) -> 
     assert f'sentinode_requests_total{{path="/v1/predict",status="200"}} {count}.0' in text
     assert 'sentinode_requests_total{path="/v1/predict",status="415"} 1.0' in text
     assert 'sentinode_requests_total{path="other",status="404"} 1.0' in text
-    assert f"sentinode_score_count {count}.0" in text
+    assert f'sentinode_score_count{{bundle="{digest}"}} {count}.0' in text
     assert f"sentinode_batch_size_sum {count}.0" in text
-    assert f'bundle="{engine.bundle.digest}"' in text
     assert "passwd" not in text
 
 
@@ -152,10 +147,8 @@ def test_metrics_count_what_happened(engine_and_parts: tuple[Engine, Parts]) -> 
         ({"X-API-Key": KEY}, 200),
     ],
 )
-def test_keys_are_asked_for(
-    engine_and_parts: tuple[Engine, Parts], headers: dict[str, str], status: int
-) -> None:
-    with client_of(engine_and_parts[0], ApiKeys(["another-key-0123456789", KEY])) as client:
+def test_keys_are_asked_for(registry: Registry, headers: dict[str, str], status: int) -> None:
+    with client_of(registry, ApiKeys(["another-key-0123456789", KEY])) as client:
         body = encode(random_patches(1)[0], "PNG")
         assert client.post("/v1/predict", content=body, headers=headers).status_code == status
         assert client.get("/metrics", headers=headers).status_code == status

@@ -55,7 +55,7 @@ def test_items_that_come_while_a_batch_runs_form_the_next_one() -> None:
 
     async def run() -> None:
         batcher = MicroBatcher(slow, max_batch=64, wait_s=0.0)
-        first = asyncio.create_task(batcher.submit(0))
+        first = asyncio.ensure_future(batcher.submit(0))
         while not sizes:
             await asyncio.sleep(0.001)
         rest = asyncio.create_task(submit_all(batcher, range(1, 11)))
@@ -106,8 +106,8 @@ def test_caller_that_gave_up_takes_no_place_in_a_batch() -> None:
 
     async def run() -> None:
         batcher = MicroBatcher(record, max_batch=64, wait_s=0.02)
-        leaver = asyncio.create_task(batcher.submit(1))
-        stayer = asyncio.create_task(batcher.submit(2))
+        leaver = asyncio.ensure_future(batcher.submit(1))
+        stayer = asyncio.ensure_future(batcher.submit(2))
         await asyncio.sleep(0)
         leaver.cancel()
         assert (await stayer).result == 2

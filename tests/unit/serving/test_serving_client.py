@@ -16,11 +16,16 @@ from sentinode.serving.protocol import Prediction, Refusal, Timing
 
 PREDICTION = Prediction(
     probability=0.25,
+    raw_probability=0.25,
+    prevalence_adjusted_probability=None,
     verdict="negative",
+    abstained=False,
+    flags=(),
+    model="default",
     operating_point="balanced",
     threshold=0.5,
     bundle="e" * 64,
-    timing_ms=Timing(wait=1, decode=1, inference=1),
+    timing_ms=Timing(wait=1, decode=1, gate=1, inference=1),
 )
 Behaviour = Callable[["Handler", int], None]
 

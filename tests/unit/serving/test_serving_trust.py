@@ -63,10 +63,11 @@ def test_flagged_patches_get_no_number(engine: Engine) -> None:
     for name in ("blank", "scale", "both"):
         assert replies[name].probability is None
         assert replies[name].verdict == "abstained"
-    assert "sentinode_abstentions_total 3.0" in text
-    assert 'sentinode_quality_flags_total{flag="blank"} 2.0' in text
-    assert 'sentinode_quality_flags_total{flag="wrong_scale"} 2.0' in text
-    assert re.search(r"sentinode_drift_abstention_rate 0\.5", text)
+    bundle = f'bundle="{engine.bundle.digest}"'
+    assert f"sentinode_abstentions_total{{{bundle}}} 3.0" in text
+    assert f'sentinode_quality_flags_total{{{bundle},flag="blank"}} 2.0' in text
+    assert f'sentinode_quality_flags_total{{{bundle},flag="wrong_scale"}} 2.0' in text
+    assert f"sentinode_drift_abstention_rate{{{bundle}}} 0.5" in text
 
 
 def test_scale_that_is_no_number_is_refused(engine: Engine) -> None:

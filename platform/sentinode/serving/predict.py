@@ -1,0 +1,104 @@
+"""``POST /v1/predict``, the hot path: bare ASGI, no Request and no Response object."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import parse_qs
+
+from starlette.types import Receive, Scope, Send
+
+from sentinode.errors import BusyError, RequestError
+from sentinode.serving.args import ServeArgs
+from sentinode.serving.catalogue import Fleet, Model
+from sentinode.serving.http_parts import ClientGoneError, refuse, send_json
+from sentinode.serving.predictor import Job, Scored
+from sentinode.serving.replies import reply, verdicts_of
+from sentinode.serving.requests import SLIDE, read_job
+from sentinode.serving.version import Version
+
+logger = logging.getLogger(__name__)
+
+Observer = Callable[[Scope, Version, Scored, list[str]], None]
+"""Told of each answered request: who answered, the scores, the verdicts."""
+
+_FAULT: Final = RequestError(
+    "the endpoint failed", remedy="try again; if it stays, tell the operator", status=500
+)
+
+
+class Predict:
+    """The handler. ``observer`` is called before the reply is sent, in the event loop: it must be quick."""
+
+    def __init__(self, fleet: Fleet, args: ServeArgs, observer: Observer | None = None) -> None:
+        self._fleet = fleet
+        self._args = args
+        self._observer = observer
+        self._shadows: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._answer(scope, receive, send)
+        except RequestError as error:
+            await refuse(send, error, self._args.retry_after_s)
+        except ClientGoneError:
+            return
+        except Exception:
+            # The log has the traceback; the client gets none.
+            logger.exception("a prediction failed")
+            await refuse(send, _FAULT)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        query = scope["query_string"]
+        model = self._fleet.catalogue.find(asked_model(query) if query else "")
+        version = model.choose(headers.get(SLIDE, b""))
+        job = await read_job(headers, receive, self._args, version.trust.gate)
+        answer = await version.submit(job)
+        scored, words = answer.result, model.words[version]
+        verdicts = verdicts_of(words, scored)
+        version.counts.answered(answer, verdicts)
+        if job.flags:
+            version.trust.count_scale(job.flags, scored.flags)
+        if model.shadow is not None:
+            self._ask_shadow(model, version, job, scored)
+        if self._observer is not None:
+            self._observer(scope, version, scored, verdicts)
+        await send_json(send, reply(words, answer, single=job.pixels_BHWC is None and job.patches == 1))
+
+    def _ask_shadow(self, model: Model, version: Version, job: Job, scored: Scored) -> None:
+        if model.shadow is None or model.shadow is version:
+            return
+        task = asyncio.create_task(_compare(model.shadow, version, job, scored))
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
+
+
+def asked_model(query: bytes) -> str:
+    """The value of ``model`` in a query string; ``""`` where there is none. Raises RequestError 400."""
+    try:
+        values = parse_qs(query.decode("ascii"), max_num_fields=8, strict_parsing=True)
+    except ValueError as error:
+        raise RequestError("the query cannot be read", "?model=<name or digest>, or nothing") from error
+    if set(values) != {"model"} or len(values["model"]) != 1:
+        raise RequestError("the query asks for something unknown", "?model=<name or digest>, or nothing")
+    return values["model"][0]
+
+
+async def _compare(shadow: Version, version: Version, job: Job, scored: Scored) -> None:
+    """Ask the shadow the same and count the differences. Whatever happens to it, nobody waits for it."""
+    try:
+        other = (await shadow.submit(job)).result
+    except BusyError:
+        shadow.counts.missed(job.patches)
+        return
+    except Exception:
+        logger.exception("shadow %s failed", shadow.bundle.digest)
+        shadow.counts.missed(job.patches)
+        return
+    here, there = version.engine.operating_point.threshold, shadow.engine.operating_point.threshold
+    pairs = list(zip(scored.probabilities, other.probabilities, strict=True))
+    disagreed = sum((p >= here) != (q >= there) for p, q in pairs)
+    shadow.counts.compared([abs(p - q) for p, q in pairs], disagreed)
