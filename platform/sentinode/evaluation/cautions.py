@@ -81,6 +81,11 @@ def warnings(
         if not p.reachable
     ]
     out += [f"{p.name}: {p.guarantee.words}" for p in points if p.guarantee and p.guarantee.kind == "none"]
+    if any(p.guarantee and p.guarantee.kind != "none" and p.guarantee.unit == "patch" for p in points):
+        out.append(
+            "Guarantees count tumour patches as exchangeable. Those of one slide resemble each other, so on new "
+            "slides a guarantee may fail more often than it says."
+        )
     for p in (valid, test):
         missing = 0 if p is None else len(p) - len(p.labelled())
         if p is not None and missing:
