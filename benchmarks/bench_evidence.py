@@ -35,7 +35,7 @@ SHIFT = 2.0
 SLIDE_SD = 0.7
 """Of what the patches of one slide share."""
 PHI = NormalDist().cdf
-DRAWS, BOOTSTRAP_DRAWS, RESAMPLES = 2000, 600, 500
+DRAWS, BOOTSTRAP_DRAWS, RESAMPLES = 2000, 2000, 500
 
 Draw = tuple[IntArray, FloatArray, IntArray]
 """Labels, scores and units, each [N]."""

@@ -107,7 +107,11 @@ def whole_epochs(folder: Path, paths: list[Path], spread: Spread, rounds: int) -
     recipe, data = seed_cnn(), folder / "data"
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 1000})})
     plain = recipe.model_copy(update={"augment": UNCHANGED})
-    work = {"seed's way: PIL, DataLoader, eager": _case(partial(cases.plain_epochs, recipe, paths), SEED_WAY)}
+    no_readers = partial(cases.plain_epochs, recipe, paths, readers=0)
+    work = {
+        "seed's way: PIL, DataLoader, eager": _case(partial(cases.plain_epochs, recipe, paths), SEED_WAY),
+        "seed's way, DataLoader without reader processes": _case(no_readers, ONE),
+    }
     for where, layout in spread.items():
         run = folder / f"run-{where}"
         work[f"epoch, {where}"] = _case(partial(cases.epochs, recipe, data, run), layout)
@@ -115,13 +119,14 @@ def whole_epochs(folder: Path, paths: list[Path], spread: Spread, rounds: int) -
         unaugmented = _case(partial(cases.bare_steps, plain, data, run), layout)
         work[f"bare step without augmentation, {where}"] = unaugmented
     measures, _ = interleave(work, rounds=rounds, seconds=0.0)  # as long as an epoch takes
-    seed_way = measures["seed's way: PIL, DataLoader, eager"]
+    seed_way, as_it_comes = list(measures.values())[:2]
     ratios = {}
     for where in spread:
         suffix = SUFFIX[where]
         epoch = measures[f"epoch, {where}"]
         bare = measures[f"bare step without augmentation, {where}"]
         ratios[f"epoch_vs_seed_way{suffix}"] = ratio(epoch, seed_way)
+        ratios[f"epoch_vs_seed_way_as_it_comes{suffix}"] = ratio(epoch, as_it_comes)
         ratios[f"epoch_vs_seed_way{suffix}, per CPU second"] = cpu_ratio(epoch, seed_way)
         ratios[f"epoch_vs_bare_step{suffix}"] = ratio(epoch, measures[f"bare step, {where}"])
         ratios[f"epoch_vs_bare_step{suffix}, per CPU second"] = cpu_ratio(

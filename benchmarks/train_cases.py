@@ -127,7 +127,7 @@ class PatchFiles(Dataset[tuple[Tensor, int]]):
         return (pixels_CHW - self.mean) / self.std, int(path.parent.name)
 
 
-def plain_steps(recipe: Recipe, paths: list[Path], place: Place) -> Iterator[int]:
+def plain_steps(recipe: Recipe, paths: list[Path], place: Place, readers: int = READERS) -> Iterator[int]:
     """The seed's way: files through a DataLoader, an eager float32 loop with Adam, the loss read each step."""
     ranks, size = place.layout.ranks, recipe.train.batch_size
     files = PatchFiles(paths, recipe.preprocess)
@@ -137,8 +137,8 @@ def plain_steps(recipe: Recipe, paths: list[Path], place: Place) -> Iterator[int
         batch_size=size // ranks,
         shuffle=sampler is None,
         sampler=sampler,
-        num_workers=READERS // ranks,
-        multiprocessing_context="fork",  # the default of a process that was not spawned
+        num_workers=readers // ranks,
+        multiprocessing_context="fork" if readers else None,  # the default of a process that was not spawned
         drop_last=True,
     )
     torch.manual_seed(recipe.train.seed)
@@ -158,8 +158,8 @@ def plain_steps(recipe: Recipe, paths: list[Path], place: Place) -> Iterator[int
             yield size
 
 
-def plain_epochs(recipe: Recipe, paths: list[Path], place: Place) -> Iterator[int]:
+def plain_epochs(recipe: Recipe, paths: list[Path], place: Place, readers: int = READERS) -> Iterator[int]:
     """``plain_steps``, an epoch at a time; nothing is validated or saved."""
-    done = plain_steps(recipe, paths, place)
+    done = plain_steps(recipe, paths, place, readers)
     while True:
         yield sum(islice(done, len(paths) // recipe.train.batch_size))
