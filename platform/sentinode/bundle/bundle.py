@@ -16,6 +16,7 @@ from typing import Final
 
 from sentinode.bundle.card import PICKLE_SUFFIXES, Card, FileRecord
 from sentinode.bundle.golden import Golden
+from sentinode.bundle.onnx_scan import check_graph
 from sentinode.errors import (
     BundleError,
     IntegrityError,
@@ -32,6 +33,16 @@ MODEL_CARD_NAME: Final = "model_card.md"
 FILE_NAMES: Final = (ONNX_NAME, WEIGHTS_NAME, GOLDEN_NAME, MODEL_CARD_NAME)
 DENSE_NAME: Final = "dense.onnx"
 OPTIONAL_NAMES: Final = (DENSE_NAME,)
+
+_MOST_BYTES: Final = {
+    CARD_NAME: 4 << 20,
+    MODEL_CARD_NAME: 4 << 20,
+    GOLDEN_NAME: 64 << 20,
+    ONNX_NAME: 2 << 30,
+    DENSE_NAME: 2 << 30,
+    WEIGHTS_NAME: 16 << 30,
+}
+"""Larger files are refused before they are fetched; ONNX, being a protocol buffer, ends at 2 GiB."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -84,10 +95,10 @@ def read_card(store: Store, digest: str) -> Card:
 
 def open_bundle(store: Store, digest: str, folder: Path) -> Bundle:
     """Download bundle ``digest`` into ``folder/<digest>`` and verify it: card, file list, sizes, SHA-256 of
-    each file.
+    each file, and that its graphs need nothing but themselves (``onnx_scan``).
 
     Files that are there already and intact are not fetched again. The golden patches are read here and *run*
-    by the engine, on the machine that will answer.
+    by the engine, on the machine that will answer; ``open_verified`` runs them at once.
 
     Raises BundleError naming what differs, StoreError where the store fails.
     """
@@ -103,19 +114,22 @@ def open_bundle(store: Store, digest: str, folder: Path) -> Bundle:
     target.mkdir(parents=True, exist_ok=True)
     for name, record in card.files.items():
         _fetch(store, prefix + name, target / name, record)
+        if name.endswith(".onnx"):
+            check_graph((target / name).read_bytes(), name)
     (target / CARD_NAME).write_bytes(card_bytes)
     return Bundle(digest, card, Golden.read(target / GOLDEN_NAME), target)
 
 
 def _card_bytes(store: Store, key: str, digest: str) -> bytes:
-    try:
-        data = store.get(key)
-    except ObjectNotFoundError as error:
+    info = store.stat(key)
+    if info is None:
         raise BundleError(
             f"there is no bundle {digest} in {store.url}",
             f"{store.locate(key)}",
             "check digest and registry; a seal that was killed before the card was written must be repeated",
-        ) from error
+        )
+    _check_size(store.locate(key), CARD_NAME, info.size_bytes)
+    data = store.get(key)
     found = hashlib.sha256(data).hexdigest()
     if found != digest:
         raise BundleError(
@@ -129,8 +143,11 @@ def _card_bytes(store: Store, key: str, digest: str) -> bytes:
 def _check_names(store: Store, prefix: str, card: Card) -> None:
     if set(card.files) - set(OPTIONAL_NAMES) != set(FILE_NAMES):
         raise BundleError(
-            f"the card lists {', '.join(sorted(card.files)) or 'no files'}", ", ".join(FILE_NAMES)
+            f"the card lists {', '.join(sorted(card.files)) or 'no files'}",
+            f"{', '.join(FILE_NAMES)}, and of {', '.join(OPTIONAL_NAMES)} any",
         )
+    for name, record in card.files.items():
+        _check_size(store.locate(prefix + name), name, record.size_bytes)
     present = {info.key.removeprefix(prefix) for info in store.list(prefix)}
     for name in sorted(present - {*card.files, CARD_NAME}):
         kind = (
@@ -140,6 +157,15 @@ def _check_names(store: Store, prefix: str, card: Card) -> None:
             f"{store.locate(prefix + name)} {kind} is not on the card",
             f"{', '.join(card.files)} and {CARD_NAME}, nothing else",
             "find out who put it there; remove it or seal the bundle anew",
+        )
+
+
+def _check_size(where: str, name: str, size_bytes: int) -> None:
+    if size_bytes > _MOST_BYTES[name]:
+        raise BundleError(
+            f"{where} has {size_bytes} bytes",
+            f"at most {_MOST_BYTES[name]} for {name}",
+            "find out who made this bundle; do not use it",
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from sentinode.bundle.onnx_scan import check_graph
 from sentinode.errors import BundleError
 from sentinode.schema import PATCH_PX
 
@@ -46,10 +47,11 @@ def load_session(path: Path, threads: int) -> Any:
     options.log_severity_level = 3
     # Spinning threads would take the cores that decode the next batch.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    data = path.read_bytes()
+    check_graph(data, path.name)
     try:
-        # From bytes, not by path: a graph must not pull weights from files beside it, which no checksum
-        # covers.
-        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=_providers())
+        # From bytes, not by path: what was checked is what is loaded.
+        return onnxruntime.InferenceSession(data, options, providers=_providers())
     except Exception as error:
         raise BundleError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load {path.name} ({_first_line(error)})",
