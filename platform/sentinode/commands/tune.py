@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -17,11 +16,13 @@ from sentinode.data.audit import refuse_leaks
 from sentinode.data.manifest import load_manifest
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.search import search
+from sentinode.distributed.search_desk import BrokenOff
 from sentinode.distributed.search_tracked import track_sweep
 from sentinode.distributed.trainer import ScalingSettings
 from sentinode.errors import ConfigError
 from sentinode.experiment import code_commit, versions_here
 from sentinode.search.config import Budget, RetrainConfig, SearchConfig
+from sentinode.search.cost import machine_name
 from sentinode.search.records import SweepRecord
 from sentinode.search.report import REPORT_KEY, render_sweep
 from sentinode.search.spaces import SPACES, space_called
@@ -85,32 +86,44 @@ def defaults(arguments: Sequence[str]) -> tuple[TuneCommand, list[str]]:
 def run(config: TuneCommand) -> int:
     """Search, settle on the winner, and say what came of it; 130 where it was interrupted."""
     space = space_called(config.search.space)
+    sweep = begin(config)
+    with ray_session(config.ray_address), SweepTold(sweep) as told:
+        broken_off = search(sweep, space, config.scaling, told, config.concurrent)
+        interrupted = broken_off is not None and broken_off.by_signal
+        result = sweep.conclude("interrupted" if interrupted else "searched")
+        if not interrupted and result.winner is not None and config.retrain.seeds:
+            broken_off = settle_winner(sweep, config.scaling, told, config.concurrent) or broken_off
+    return _close(sweep, broken_off)
+
+
+def begin(config: TuneCommand) -> Sweep:
+    """The search that ``config`` begins or resumes.
+
+    Raises ConfigError where it must not be begun or cannot be gone on with, LeakError for data with a certain leak.
+    """
     store = open_store(config.sweep)
     manifest, _ = load_manifest(config.data)
     if not config.allow_leaks:
         refuse_leaks(config.data)
     new = _record(config, manifest.dataset, manifest.digest())
-    sweep = Sweep.resume(store, new) if config.resume else Sweep.begin(store, new)
-    with ray_session(config.ray_address), SweepTold(sweep) as told:
-        broken_off = search(sweep, space, config.scaling, told, config.concurrent)
-        result = sweep.conclude("interrupted" if broken_off else "searched")
-        if broken_off is None and result.winner is not None and config.retrain.seeds:
-            broken_off = settle_winner(sweep, config.scaling, told, config.concurrent)
-    return _close(sweep, broken_off)
+    return Sweep.resume(store, new) if config.resume else Sweep.begin(store, new)
 
 
-def _close(sweep: Sweep, broken_off: str | None) -> int:
+def _close(sweep: Sweep, broken_off: BrokenOff | None) -> int:
     """Keep the report, track the whole, say what came of it; the exit code."""
-    result = sweep.conclude("interrupted" if broken_off else sweep.record.state)
+    interrupted = broken_off is not None and broken_off.by_signal
+    result = sweep.conclude("interrupted" if interrupted else sweep.record.state)
     sweep.store.put(REPORT_KEY, render_sweep(sweep.record).encode())
     track_sweep(sweep)
     log.info("%s", result.why)
     log.info("report: %s", sweep.store.locate(REPORT_KEY))
     if broken_off is not None:
         log.info(
-            "broken off, for %s; go on by: sentinode tune --resume --sweep %s", broken_off, sweep.store.url
+            "broken off, for %s; go on by: sentinode tune --resume --sweep %s",
+            *(broken_off.why, sweep.store.url),
         )
-        return INTERRUPTED if broken_off.startswith("SIG") else 0
+    if interrupted:
+        return INTERRUPTED
     if result.winner is None:
         raise ConfigError(
             f"the search {sweep.store.url} has no winner: {result.why}",
@@ -131,7 +144,7 @@ def _record(config: TuneCommand, dataset: str, manifest_digest: str) -> SweepRec
         code_commit=code_commit(),
         versions=versions_here(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine=f"{platform.machine()}, {platform.processor() or 'unknown processor'}",
+        machine=machine_name(),
         config=config.search,
         budget=config.budget,
         retrain=config.retrain,

@@ -7,6 +7,7 @@ import logging
 from sentinode.commands.evaluate import EvaluateCommand, describe, evaluate_run, keep_report
 from sentinode.commands.tune_told import SweepTold
 from sentinode.distributed.search import train_again
+from sentinode.distributed.search_desk import BrokenOff
 from sentinode.distributed.trainer import ScalingSettings
 from sentinode.errors import TrainingError
 from sentinode.search.records import SweepRecord, TrialRecord, TrialState
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 def settle_winner(
     sweep: Sweep, scaling: ScalingSettings, told: SweepTold, concurrent: int | None = None
-) -> str | None:
+) -> BrokenOff | None:
     """Train and evaluate the winner of ``sweep`` within a Ray session; why it was broken off, None where it was not.
 
     Raises TrainingError where it fails with every seed.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
-from sentinode.distributed.search_desk import Desk, SweepOnlooker
+from sentinode.distributed.search_desk import BrokenOff, Desk, SweepOnlooker
 from sentinode.distributed.search_room import trials_at_a_time
 from sentinode.distributed.search_trial import RUNG_FIGURES, Told, TrialTask, run_trial
 from sentinode.distributed.stop_signals import StopSignals
@@ -44,7 +45,7 @@ def search(
     scaling: ScalingSettings,
     onlooker: SweepOnlooker,
     concurrent: int | None = None,
-) -> str | None:
+) -> BrokenOff | None:
     """Run the trials of ``sweep`` until a budget is spent or the space is exhausted, within a Ray session.
 
     Trials that a former process began are gone on with first. Returns why it was broken off, None where it was not.
@@ -64,16 +65,19 @@ def search(
         return None if proposed is None else sweep.add(*proposed)
 
     desk = Desk(sweep, next_trial, proposer.tell, onlooker)
-    return _run(desk, scaling, asha(record.config, record, proposer.longest), concurrent)
+    return _run(desk, scaling, asha(record.config, record, proposer.longest), concurrent, sweep.spent)
 
 
 def train_again(
     sweep: Sweep, scaling: ScalingSettings, onlooker: SweepOnlooker, concurrent: int | None = None
-) -> str | None:
-    """Run the winner's trainings with other seeds, as ``sweep.record.again`` names them, each to its end."""
+) -> BrokenOff | None:
+    """Run the winner's trainings with other seeds, as ``sweep.record.again`` names them, each to its end.
+
+    They come on top of the search's budget. Returns why they were broken off, None where they were not.
+    """
     unfinished = [trial for trial in sweep.record.again if not trial.is_over]
     desk = Desk(sweep, lambda: unfinished.pop(0) if unfinished else None, lambda trial: None, onlooker)
-    return _run(desk, scaling, FIFOScheduler(), concurrent)
+    return _run(desk, scaling, FIFOScheduler(), concurrent, lambda: None)
 
 
 def asha(config: SearchConfig, record: SweepRecord, longest: int) -> FIFOScheduler:
@@ -155,36 +159,46 @@ class _Messenger(tune.Callback):  # type: ignore[misc]
         lines = str(trial.get_error() or "").strip().splitlines()
         cause = f" ({lines[-1]})" if lines else ""
         why = f"its process was lost {1 + ATTEMPTS_AFTER_LOSS} times, perhaps for memory{cause}"
-        self._desk.lost(self._runs[trial.trial_id], why)
+        self._desk.ended(self._runs[trial.trial_id], lost=why)
 
 
 class _Stopper(tune.Stopper):  # type: ignore[misc]
     """Ends everything when a signal came or a budget is spent."""
 
-    def __init__(self, sweep: Sweep, signals: StopSignals) -> None:
-        self._sweep, self._signals = sweep, signals
-        self.reason: str | None = None
+    def __init__(self, signals: StopSignals, spent: Callable[[], str | None]) -> None:
+        self._signals, self._spent = signals, spent
+        self.broken_off: BrokenOff | None = None
 
     def __call__(self, trial_id: str, result: Any) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        self.reason = self.reason or self._signals.came or self._sweep.spent()
-        return self.reason is not None
+        if self.broken_off is None:
+            if self._signals.came is not None:
+                self.broken_off = BrokenOff(self._signals.came, by_signal=True)
+            elif (why := self._spent()) is not None:
+                self.broken_off = BrokenOff(why, by_signal=False)
+        return self.broken_off is not None
 
 
 def _run(
-    desk: Desk, scaling: ScalingSettings, scheduler: FIFOScheduler, concurrent: int | None
-) -> str | None:
+    desk: Desk,
+    scaling: ScalingSettings,
+    scheduler: FIFOScheduler,
+    concurrent: int | None,
+    spent: Callable[[], str | None],
+) -> BrokenOff | None:
     """Let Ray Tune run what the desk hands out; why it was broken off, None where it was not."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     room = trials_at_a_time(nodes, scaling)
+    if not desk.has_more():
+        return None
     alone = scaling.num_workers == 1
     _calm_tune()
     folder = tempfile.mkdtemp(prefix="sentinode-tune-")
     searcher = _Searcher(desk, scaling)
     with StopSignals() as signals:
-        stopper = _Stopper(desk.sweep, signals)
+        stopper = _Stopper(signals, spent)
         tuner = tune.Tuner(
             tune.with_resources(run_trial, scaling.resources if alone else DRIVER),
             tune_config=tune.TuneConfig(
@@ -208,10 +222,10 @@ def _run(
         except tune.TuneError as error:
             raise _cause(error) from error
         finally:
-            desk.break_off(stopper.reason or "the search ended before it")
+            desk.break_off(stopper.broken_off.why if stopper.broken_off else "the search ended before it")
             with suppress(OSError):
                 shutil.rmtree(folder)
-    return stopper.reason
+    return stopper.broken_off
 
 
 def _calm_tune() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from sentinode.distributed.search_trial import Told
@@ -21,6 +22,14 @@ class SweepOnlooker(Protocol):
     def over(self, trial: TrialRecord) -> None: ...
 
 
+@dataclass(frozen=True)
+class BrokenOff:
+    """Why trials were broken off."""
+
+    why: str
+    by_signal: bool
+
+
 class Desk:
     """Hands out trials and notes what comes of them. All of it happens in the driver's main thread."""
 
@@ -32,38 +41,47 @@ class Desk:
         onlooker: SweepOnlooker,
     ) -> None:
         self.sweep, self._next, self._learn, self._onlooker = sweep, next_trial, learn, onlooker
+        self._ahead: TrialRecord | None = None
         self._since: dict[str, float] = {}
 
+    def has_more(self) -> bool:
+        """Whether there is a trial to hand out."""
+        self._ahead = self._ahead or self._next()
+        return self._ahead is not None
+
     def hand_out(self) -> TrialRecord | None:
-        trial = self._next()
-        return None if trial is None else self.sweep.change(trial.run, state=TrialState.RUNNING, reason="")
+        """The next trial, None after the last."""
+        if not self.has_more():
+            return None
+        assert self._ahead is not None
+        trial, self._ahead = self._ahead, None
+        return self.sweep.change(trial.run, state=TrialState.RUNNING, reason="")
 
     def began(self, run: str) -> None:
+        """A trial's process is up."""
         self._since[run] = time.monotonic()
         self._onlooker.begun(self.sweep.record.find(run))
 
     def hear(self, run: str, told: Told) -> None:
         """Note what a trial reports."""
-        self._count_time(run)
-        if told.cost is not None:
-            self.sweep.costs(run, told.cost)
-        if told.epoch is not None and self.sweep.epoch(run, told.epoch):
-            self._onlooker.epoch(self.sweep.record.find(run))
+        known = len(self.sweep.record.find(run).epochs)
+        changes: dict[str, object] = {}
         if told.finished:
-            self._end(run, TrialState.FINISHED)
+            changes["state"] = TrialState.FINISHED
         if told.failure is not None:
-            self._end(run, TrialState.FAILED, told.failure)
+            changes |= {"state": TrialState.FAILED, "reason": told.failure}
+        trial = self.sweep.note(run, seconds=self._more(run), cost=told.cost, epoch=told.epoch, **changes)
+        if len(trial.epochs) > known:
+            self._onlooker.epoch(trial)
+        if trial.is_over:
+            self._close(trial)
 
-    def ended(self, run: str) -> None:
-        """A trial is over that may not have said so itself: then it was stopped early."""
-        if not self.sweep.record.find(run).is_over:
-            self._count_time(run)
-            self._end(run, TrialState.STOPPED)
-
-    def lost(self, run: str, why: str) -> None:
-        """A trial's process has ended without a word."""
-        if not self.sweep.record.find(run).is_over:
-            self._end(run, TrialState.FAILED, why)
+    def ended(self, run: str, lost: str | None = None) -> None:
+        """A trial's process has ended. If it has not said how, it was stopped early, or ``lost`` for a reason."""
+        if self.sweep.record.find(run).is_over:
+            return
+        state = TrialState.STOPPED if lost is None else TrialState.FAILED
+        self._close(self.sweep.note(run, seconds=self._more(run), state=state, reason=lost or ""))
 
     def break_off(self, why: str) -> None:
         """Note those that are under way: a resumed search goes on with them."""
@@ -71,13 +89,13 @@ class Desk:
             if trial.state is TrialState.RUNNING:
                 self._onlooker.over(self.sweep.change(trial.run, state=TrialState.INTERRUPTED, reason=why))
 
-    def _end(self, run: str, state: TrialState, reason: str = "") -> None:
-        trial = self.sweep.change(run, state=state, reason=reason)
+    def _close(self, trial: TrialRecord) -> None:
         self._learn(trial)
         self._onlooker.over(trial)
 
-    def _count_time(self, run: str) -> None:
+    def _more(self, run: str) -> float:
+        """Seconds since a trial was last heard of."""
         now = time.monotonic()
         more = now - self._since.get(run, now)
         self._since[run] = now
-        self.sweep.change(run, seconds=self.sweep.record.find(run).seconds + more)
+        return more

@@ -35,7 +35,9 @@ class StopConfig(Frozen):
 
 
 class Budget(Frozen):
-    """Where a search ends, whatever comes first. A search that is resumed may be given more."""
+    """Where a search ends, whatever comes first; training the winner again comes on top. A search that is resumed may
+    be given more.
+    """
 
     trials: int = Field(default=24, ge=1)
     """Trials, those that failed included."""

@@ -40,7 +40,9 @@ class Cost(Frozen):
     """What a network costs, measured before it is trained."""
 
     latency_ms: float = Field(gt=0)
-    """Milliseconds per patch: ONNX Runtime, float32, one thread, batches of 32, the fastest of several."""
+    """Milliseconds per patch: ONNX Runtime, float32, batches of 32, the fastest of several; on a CPU the time of
+    one thread on its core.
+    """
     parameters: int = Field(ge=0)
 
 

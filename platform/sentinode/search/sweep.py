@@ -95,19 +95,26 @@ class Sweep:
         self.update(trials=put(self.record.trials), again=put(self.record.again))
         return changed
 
-    def epoch(self, run: str, record: EpochRecord) -> bool:
-        """Note an epoch; False, and nothing done, where it is known already."""
-        epochs = self.record.find(run).epochs
-        if record.epoch != len(epochs) + 1:
-            return False
-        self.change(run, epochs=(*epochs, record))
-        return True
+    def note(
+        self,
+        run: str,
+        *,
+        seconds: float,
+        cost: Cost | None = None,
+        epoch: EpochRecord | None = None,
+        **changes: Any,
+    ) -> TrialRecord:
+        """Change a trial's record by what its process tells: ``seconds`` more, its cost, an epoch, and other changes.
 
-    def costs(self, run: str, cost: Cost) -> None:
-        """Note what the trial's network costs; measured twice, the lower latency is the less disturbed one."""
-        known = self.record.find(run).cost
-        if known is None or cost.latency_ms < known.latency_ms:
-            self.change(run, cost=cost)
+        An epoch that is known already, as after a resume, is left out; of two latencies the lower one was less
+        disturbed.
+        """
+        trial = self.record.find(run)
+        if cost is not None and (trial.cost is None or cost.latency_ms < trial.cost.latency_ms):
+            changes["cost"] = cost
+        if epoch is not None and epoch.epoch == len(trial.epochs) + 1:
+            changes["epochs"] = (*trial.epochs, epoch)
+        return self.change(run, seconds=trial.seconds + seconds, **changes)
 
     def update(self, **changes: Any) -> None:
         """Change the record and keep it."""

@@ -57,7 +57,7 @@ def test_a_trial_ends_as_it_says_or_else_was_stopped(tmp_path: Path) -> None:
     at.ended(runs[0])  # as Tune says of every trial that ends
     at.ended(runs[1])
     at.ended(runs[2])
-    at.lost(runs[3], "its process was lost")
+    at.ended(runs[3], lost="its process was lost")
     at.break_off("SIGINT came")
     states = [
         TrialState.FINISHED,

@@ -24,14 +24,13 @@ def begun(folder: Path) -> Sweep:
 def test_what_is_noted_is_there_for_the_next_process(tmp_path: Path) -> None:
     sweep = begun(tmp_path)
     added = sweep.add({"width": 4}, Recipe())
-    assert sweep.epoch(added.run, epoch(1, 0.7))
-    assert not sweep.epoch(added.run, epoch(1, 0.9)), "an epoch counts once"
-    sweep.costs(added.run, Cost(latency_ms=2.0, parameters=5))
-    sweep.costs(added.run, Cost(latency_ms=3.0, parameters=5))
+    sweep.note(added.run, seconds=1.5, epoch=epoch(1, 0.7), cost=Cost(latency_ms=2.0, parameters=5))
+    sweep.note(added.run, seconds=1.0, epoch=epoch(1, 0.9), cost=Cost(latency_ms=3.0, parameters=5))
     record, _ = read_sweep(sweep.store)
     assert record == sweep.record
     assert record.trial(0).choices == {"width": 4}
-    assert [line.valid_auroc for line in record.trial(0).epochs] == [0.7]
+    assert [line.valid_auroc for line in record.trial(0).epochs] == [0.7], "an epoch counts once"
+    assert record.trial(0).seconds == 2.5
     assert record.trial(0).cost == Cost(latency_ms=2.0, parameters=5)
     assert SweepRecord.from_json(record.to_json(), "here") == record
 
