@@ -6,22 +6,27 @@ by telling sampler and scheduler what was found before, on whatever machine, and
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any
 
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-from ray.tune.search import Searcher
 
 from sentinode.distributed.search_desk import BrokenOff, Desk, SweepOnlooker
 from sentinode.distributed.search_room import trials_at_a_time
-from sentinode.distributed.search_trial import RUNG_FIGURES, Told, TrialTask, run_trial
+from sentinode.distributed.search_trial import RUNG_FIGURES, run_trial
+from sentinode.distributed.search_tune import (
+    ATTEMPTS_AFTER_LOSS,
+    TrialMessenger,
+    TrialSearcher,
+    TrialStopper,
+)
 from sentinode.distributed.stop_signals import StopSignals
 from sentinode.distributed.trainer import ScalingSettings
 from sentinode.errors import ConfigError
@@ -35,8 +40,7 @@ DRIVER = {"memory": 1 << 20}
 """Bytes that a trial takes which only drives Ray Train. With any share of a CPU, its workers might never find
 theirs; Tune refuses nothing at all.
 """
-ATTEMPTS_AFTER_LOSS = 1
-"""A trial whose process is lost (a node gone, killed for memory) is begun again so often, from its checkpoint."""
+log = logging.getLogger(__name__)
 
 
 def search(
@@ -103,84 +107,6 @@ def asha(config: SearchConfig, record: SweepRecord, longest: int) -> FIFOSchedul
     return scheduler
 
 
-class _Searcher(Searcher):  # type: ignore[misc]
-    """Asks the desk for trials, as Ray Tune wants it."""
-
-    def __init__(self, desk: Desk, scaling: ScalingSettings) -> None:
-        super().__init__()
-        self.desk, self._scaling = desk, scaling
-        self.runs: dict[str, str] = {}
-        """Folder of the run by Tune's name of the trial."""
-
-    def suggest(self, trial_id: str) -> Any:
-        trial = self.desk.hand_out()
-        if trial is None:
-            return Searcher.FINISHED
-        self.runs[trial_id] = trial.run
-        sweep = self.desk.sweep
-        task = TrialTask(
-            experiment=sweep.record.experiment(trial, sweep.store.url),
-            scaling=self._scaling,
-            search=sweep.record.name,
-            number=trial.number,
-            choices=trial.choices,
-            cost=trial.cost,
-        )
-        return {"task": task.model_dump_json()}
-
-    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        pass  # the desk is told by the callback
-
-    def save(self, checkpoint_path: str) -> None:
-        pass  # sweep.json has it all
-
-    def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("a search is resumed from sweep.json")
-
-
-class _Messenger(tune.Callback):  # type: ignore[misc]
-    """Tells the desk what Ray Tune says of the trials."""
-
-    def __init__(self, desk: Desk, runs: dict[str, str]) -> None:
-        self._desk, self._runs = desk, runs
-
-    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        self._desk.began(self._runs[trial.trial_id])
-
-    def on_trial_result(
-        self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any
-    ) -> None:
-        self._desk.hear(self._runs[trial.trial_id], Told.model_validate_json(result["told"]))
-
-    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        self._desk.ended(self._runs[trial.trial_id])
-
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        lines = str(trial.get_error() or "").strip().splitlines()
-        cause = f" ({lines[-1]})" if lines else ""
-        why = f"its process was lost {1 + ATTEMPTS_AFTER_LOSS} times, perhaps for memory{cause}"
-        self._desk.ended(self._runs[trial.trial_id], lost=why)
-
-
-class _Stopper(tune.Stopper):  # type: ignore[misc]
-    """Ends everything when a signal came or a budget is spent."""
-
-    def __init__(self, signals: StopSignals, spent: Callable[[], str | None]) -> None:
-        self._signals, self._spent = signals, spent
-        self.broken_off: BrokenOff | None = None
-
-    def __call__(self, trial_id: str, result: Any) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        if self.broken_off is None:
-            if self._signals.came is not None:
-                self.broken_off = BrokenOff(self._signals.came, by_signal=True)
-            elif (why := self._spent()) is not None:
-                self.broken_off = BrokenOff(why, by_signal=False)
-        return self.broken_off is not None
-
-
 def _run(
     desk: Desk,
     scaling: ScalingSettings,
@@ -191,41 +117,59 @@ def _run(
     """Let Ray Tune run what the desk hands out; why it was broken off, None where it was not."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     room = trials_at_a_time(nodes, scaling)
-    if not desk.has_more():
-        return None
-    alone = scaling.num_workers == 1
-    _calm_tune()
-    folder = tempfile.mkdtemp(prefix="sentinode-tune-")
-    searcher = _Searcher(desk, scaling)
     with StopSignals() as signals:
-        stopper = _Stopper(signals, spent)
-        tuner = tune.Tuner(
-            tune.with_resources(run_trial, scaling.resources if alone else DRIVER),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=scheduler,
-                num_samples=-1,
-                max_concurrent_trials=min(room, concurrent or room),
-                reuse_actors=alone,
-            ),
-            run_config=tune.RunConfig(
-                name="search",
-                storage_path=folder,
-                stop=stopper,
-                failure_config=tune.FailureConfig(max_failures=ATTEMPTS_AFTER_LOSS),
-                callbacks=[_Messenger(desk, searcher.runs)],
-                verbose=0,
-            ),
-        )
+        stopper = TrialStopper(signals, spent)
         try:
-            tuner.fit()
-        except tune.TuneError as error:
-            raise _cause(error) from error
+            while desk.has_more() and stopper.broken_off is None:
+                _fit(desk, scaling, scheduler, min(room, concurrent or room), stopper)
         finally:
             desk.break_off(stopper.broken_off.why if stopper.broken_off else "the search ended before it")
-            with suppress(OSError):
-                shutil.rmtree(folder)
     return stopper.broken_off
+
+
+def _fit(
+    desk: Desk, scaling: ScalingSettings, scheduler: FIFOScheduler, at_a_time: int, stopper: TrialStopper
+) -> None:
+    """Let Ray Tune run trials until there are no more, or until it gives up because one was killed for memory."""
+    _calm_tune()
+    alone = scaling.num_workers == 1
+    folder = tempfile.mkdtemp(prefix="sentinode-tune-")
+    searcher = TrialSearcher(desk, scaling)
+    messenger = TrialMessenger(desk, searcher.runs)
+    tuner = tune.Tuner(
+        tune.with_resources(run_trial, scaling.resources if alone else DRIVER),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,
+            max_concurrent_trials=at_a_time,
+            reuse_actors=alone,
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=folder,
+            stop=stopper,
+            failure_config=tune.FailureConfig(max_failures=ATTEMPTS_AFTER_LOSS),
+            callbacks=[messenger],
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    except tune.TuneError as error:
+        raise _cause(error) from error
+    except RuntimeError as error:
+        # Ray 2.60: Tune takes a process that Ray killed for want of memory for a fault of its own, and ends with all
+        # other trials. They are begun again, from their checkpoints.
+        if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
+            raise
+        log.warning(
+            "a trial was killed because the machine was running out of memory: going on with the others"
+        )
+        desk.killed_for_memory(messenger.run_of(str(error.__cause__)), ATTEMPTS_AFTER_LOSS)
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(folder)
 
 
 def _calm_tune() -> None:

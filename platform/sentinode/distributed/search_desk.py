@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -42,11 +43,14 @@ class Desk:
     ) -> None:
         self.sweep, self._next, self._learn, self._onlooker = sweep, next_trial, learn, onlooker
         self._ahead: TrialRecord | None = None
+        self._again: list[TrialRecord] = []
+        self._losses = Counter[str]()
         self._since: dict[str, float] = {}
 
     def has_more(self) -> bool:
         """Whether there is a trial to hand out."""
-        self._ahead = self._ahead or self._next()
+        if self._ahead is None:
+            self._ahead = self._again.pop(0) if self._again else self._next()
         return self._ahead is not None
 
     def hand_out(self) -> TrialRecord | None:
@@ -82,6 +86,21 @@ class Desk:
             return
         state = TrialState.STOPPED if lost is None else TrialState.FAILED
         self._close(self.sweep.note(run, seconds=self._more(run), state=state, reason=lost or ""))
+
+    def killed_for_memory(self, run: str | None, attempts_after: int) -> None:
+        """All processes have ended because Ray killed that of ``run`` (of one of them, where None) for its memory.
+
+        Every trial under way is handed out again; not so the one at fault once it was killed more than
+        ``attempts_after`` times.
+        """
+        for trial in (*self.sweep.record.trials, *self.sweep.record.again):
+            if trial.state is not TrialState.RUNNING:
+                continue
+            self._losses[trial.run] += run in (trial.run, None)
+            if self._losses[trial.run] > attempts_after:
+                self.ended(trial.run, lost="out of memory: its process was killed for it")
+            else:
+                self._again.append(self.sweep.change(trial.run, state=TrialState.WAITING))
 
     def break_off(self, why: str) -> None:
         """Note those that are under way: a resumed search goes on with them."""

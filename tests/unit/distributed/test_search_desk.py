@@ -72,6 +72,22 @@ def test_a_trial_ends_as_it_says_or_else_was_stopped(tmp_path: Path) -> None:
     assert all(found.seconds >= 0 and len(found.epochs) == 1 for found in at.sweep.record.trials)
 
 
+def test_after_a_kill_for_memory_all_go_on_but_the_one_that_is_killed_twice(tmp_path: Path) -> None:
+    at, _, _ = desk(tmp_path)
+    greedy, modest = at.hand_out(), at.hand_out()
+    assert greedy is not None
+    assert modest is not None
+    at.killed_for_memory(greedy.run, attempts_after=1)
+    assert [handed.run for handed in (at.hand_out(), at.hand_out()) if handed] == [greedy.run, modest.run]
+    at.killed_for_memory(greedy.run, attempts_after=1)
+    states = [found.state for found in at.sweep.record.trials]
+    assert states == [TrialState.FAILED, TrialState.WAITING]
+    assert "out of memory" in at.sweep.record.trials[0].reason
+    handed = at.hand_out()
+    assert handed is not None
+    assert handed.run == modest.run
+
+
 def test_early_stopping_knows_the_trials_of_a_former_process() -> None:
     former = sweep_record(*(trial(n, 0.7 + n / 100, 0.8, 0.85, 0.9) for n in range(6)))
     for early, expected in ((True, TrialScheduler.STOP), (False, TrialScheduler.CONTINUE)):
