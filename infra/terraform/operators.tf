@@ -1,0 +1,58 @@
+resource "helm_release" "kuberay" {
+  name             = "kuberay-operator"
+  repository       = "https://ray-project.github.io/kuberay-helm"
+  chart            = "kuberay-operator"
+  version          = var.kuberay_version
+  namespace        = "kuberay-system"
+  create_namespace = true
+  atomic           = true
+
+  depends_on = [aws_eks_node_group.this, aws_eks_addon.other]
+}
+
+# The image of the GPU nodes has driver and container toolkit; the operator adds device plugin and metrics.
+resource "helm_release" "gpu" {
+  count            = anytrue([for group in var.node_groups : group.gpu]) ? 1 : 0
+  name             = "gpu-operator"
+  repository       = "https://helm.ngc.nvidia.com/nvidia"
+  chart            = "gpu-operator"
+  version          = var.gpu_operator_version
+  namespace        = "gpu-operator"
+  create_namespace = true
+  atomic           = true
+  timeout          = 900
+
+  set {
+    name  = "driver.enabled"
+    value = "false"
+  }
+
+  set {
+    name  = "toolkit.enabled"
+    value = "false"
+  }
+
+  depends_on = [aws_eks_node_group.this, aws_eks_addon.other]
+}
+
+resource "helm_release" "autoscaler" {
+  name       = "cluster-autoscaler"
+  repository = "https://kubernetes.github.io/autoscaler"
+  chart      = "cluster-autoscaler"
+  version    = "9.46.6"
+  namespace  = "kube-system"
+  atomic     = true
+
+  values = [yamlencode({
+    awsRegion     = var.region
+    autoDiscovery = { clusterName = aws_eks_cluster.this.name }
+    rbac = {
+      serviceAccount = {
+        name        = "cluster-autoscaler"
+        annotations = { "eks.amazonaws.com/role-arn" = aws_iam_role.pods["autoscaler"].arn }
+      }
+    }
+  })]
+
+  depends_on = [aws_eks_node_group.this, aws_eks_addon.other]
+}
