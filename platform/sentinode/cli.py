@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "serve": "a bundle -> an HTTP endpoint (Ray Serve)",
     "keys": "API keys of an endpoint: make, list, revoke",
     "score": "whole slides -> heat maps, lesions and slide scores",
+    "worklist": "scored slides -> in which order to read them, and which may be set aside",
     "demo": "the whole way on one machine",
     "models": "the networks: size, work per patch, what they see",
     "doctor": "what is installed and reachable here, and what to fix",
