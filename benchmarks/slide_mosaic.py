@@ -1,7 +1,7 @@
 """A large slide for benchmarks: a pyramidal, tiled JPEG TIFF of real tissue on glass.
 
-Five tiles of Camelyon17, 1,024 pixels wide at 0.25 um/px, are laid side by side, turned and mirrored, in blobs that
-cover about a third of the slide, as tissue does. ``python benchmarks/slide_mosaic.py OUT.tif WIDTH HEIGHT`` writes
+Squares of 1,024 pixels, cut from five tiles of Camelyon17 at 0.25 um/px, are laid side by side, turned and mirrored,
+in blobs that cover about a third of the slide, as tissue does. ``python benchmarks/slide_mosaic.py OUT.tif WIDTH HEIGHT`` writes
 one by hand.
 """
 
@@ -18,8 +18,10 @@ from PIL import Image
 TILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "camelyon17_tiles"
 MPP_UM_PX = 0.25
 TILE_PX = 256
-LEVELS = 4
+SQUARE_PX = 1024
+LEVELS = 6
 GLASS = 243
+"""Grey of glass in a tile that holds tissue too; tiles of glass alone are left out, as scanners do, and read white."""
 TISSUE_SHARE = 0.33
 
 
@@ -28,10 +30,16 @@ def write_slide(path: Path, width: int, height: int, seed: int = 0, tissue: floa
 
     Memory does not depend on its size. Raises FileNotFoundError without the tiles.
     """
-    squares = [np.asarray(Image.open(p).convert("RGB")) for p in sorted(TILES.glob("*.jpeg"))]
-    if not squares:
+    images = [np.asarray(Image.open(p).convert("RGB")) for p in sorted(TILES.glob("*.jpeg"))]
+    if not images:
         raise FileNotFoundError(f"no tiles in {TILES}")
-    side = squares[0].shape[0]
+    side = SQUARE_PX
+    squares = [
+        image[y : y + side, x : x + side]
+        for image in images
+        for y in range(0, image.shape[0] - side + 1, side)
+        for x in range(0, image.shape[1] - side + 1, side)
+    ]
     rng = np.random.default_rng(seed)
     columns, rows = -(-width // side), -(-height // side)
     blobs = _smooth(rng.random((rows + 4, columns + 4)))[2:-2, 2:-2]
@@ -39,16 +47,18 @@ def write_slide(path: Path, width: int, height: int, seed: int = 0, tissue: floa
     kinds, turns = rng.integers(0, len(squares), (rows, columns)), rng.integers(0, 8, (rows, columns))
     pyramids = [[_turned(_shrunk(s, level), t) for level in range(LEVELS) for t in range(8)] for s in squares]
 
-    def tiles(level: int) -> Iterator[np.ndarray]:
+    def tiles(level: int) -> Iterator[np.ndarray | None]:
         scaled_w, scaled_h, step = width >> level, height >> level, side >> level
-        glass = np.full((TILE_PX, TILE_PX, 3), GLASS, np.uint8)
         for top in range(0, scaled_h, TILE_PX):
             for left in range(0, scaled_w, TILE_PX):
-                tile = glass.copy()
+                # The writer asks the first tile what all are like.
+                tile = None if top or left else np.full((TILE_PX, TILE_PX, 3), GLASS, np.uint8)
                 for y in range(top // step, (top + TILE_PX - 1) // step + 1):
                     for x in range(left // step, (left + TILE_PX - 1) // step + 1):
                         if y >= rows or x >= columns or not is_tissue[y, x]:
                             continue
+                        if tile is None:
+                            tile = np.full((TILE_PX, TILE_PX, 3), GLASS, np.uint8)
                         square = pyramids[kinds[y, x]][level * 8 + turns[y, x]]
                         y1, y2 = max(top, y * step), min(top + TILE_PX, (y + 1) * step)
                         x1, x2 = max(left, x * step), min(left + TILE_PX, (x + 1) * step)

@@ -50,11 +50,15 @@ def write_files(
         write_heat_map_tiff(path, probabilities, grid.cell_um, json.dumps(about))
         store.upload(path, file_key(name, "heat_map.tif"))
     thumbnail = slide.thumbnail(OVERVIEW_PX)
-    scale = grid.cell_px * thumbnail.shape[1] / slide.level_dimensions[0][0]
+    scale = thumbnail.shape[1] / slide.level_dimensions[0][0]
+    side = grid.cell_px * scale
     caption = f"{name}: score {record.score:.4f}, {record.lesions} lesions, {record.node_class}"
+    outlined = [found.lesion.tumour for found in lesions]
     store.put(
         file_key(name, "overview.png"),
-        overview_png(thumbnail, probabilities, (grid.columns * scale, grid.rows * scale), caption),
+        overview_png(
+            thumbnail, probabilities, (grid.columns * side, grid.rows * side), outlined, scale, caption
+        ),
     )
     store.put(file_key(name, "cells.parquet"), cells_table(probabilities, grid.cell_um, grid.cell_px))
     store.put(file_key(name, "lesions.geojson"), write_geojson([found.region() for found in lesions]))

@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ from sentinode.bundle.card import Card
 from sentinode.config import Frozen
 from sentinode.distributed.scoring_config import Compute, ScoringSettings
 from sentinode.distributed.slide_files import write_files
-from sentinode.distributed.tile_scorer import ReadAhead, TileScorer, method_for
+from sentinode.distributed.tile_scorer import Method, ReadAhead, TileScorer, method_for
 from sentinode.errors import ConfigError, SourceError
 from sentinode.evaluation.found_lesions import find_lesions, find_peaks
 from sentinode.evaluation.heat_map import HeatMap
@@ -66,30 +68,45 @@ def lesion_point(card: Card, settings: ScoringSettings) -> LesionPoint:
     return LesionPoint(threshold=point.threshold, name=point.name)
 
 
+class _Model(NamedTuple):
+    card: Card
+    method: Method
+    scorer: TileScorer
+    point: LesionPoint
+
+
 class SlideWorker:
     """One bundle, ready to score slides. Its methods may run in several threads, for a slide each."""
 
     def __init__(
         self, registry: str, digest: str, settings: ScoringSettings, out: str, compute: Compute
     ) -> None:
-        """Raises BundleError where the bundle is damaged or computes something else here, ConfigError."""
-        with tempfile.TemporaryDirectory(prefix="sentinode-bundle-") as folder:
-            bundle = open_bundle(open_store(registry), digest, Path(folder))
-            self._method = method_for(bundle.card, settings.stride_px, settings.method)
-            self._scorer = TileScorer(bundle, settings.stride_px, self._method, compute.cpus_per_actor)
-        self._digest, self._card, self._settings, self._compute = digest, bundle.card, settings, compute
-        self._point = lesion_point(bundle.card, settings)
+        """Nothing is loaded yet: what ``where`` raises would end the process here, with its reason."""
+        self._registry, self._digest = registry, digest
+        self._settings, self._compute = settings, compute
         self._store = open_store(out)
         self._kept = threading.local()
 
     def where(self) -> str:
-        """The execution provider of ONNX Runtime in use."""
-        return self._scorer.provider
+        """Load the bundle; the execution provider of ONNX Runtime that is in use.
+
+        Raises BundleError where the bundle is damaged or computes something else here, ConfigError, StoreError.
+        """
+        return self._model.scorer.provider
+
+    @cached_property
+    def _model(self) -> _Model:
+        settings = self._settings
+        with tempfile.TemporaryDirectory(prefix="sentinode-bundle-") as folder:
+            bundle = open_bundle(open_store(self._registry), self._digest, Path(folder))
+            method = method_for(bundle.card, settings.stride_px, settings.method)
+            scorer = TileScorer(bundle, settings.stride_px, method, self._compute.cpus_per_actor)
+        return _Model(bundle.card, method, scorer, lesion_point(bundle.card, settings))
 
     def plan(self, file: SlideFile) -> SlidePlan:
         """Open the slide and find its tissue, which is written. Raises SourceError, StoreError."""
         slide = self._open(file)
-        grid = ScoreGrid.of(slide, self._card.mpp_um_px, self._settings.stride_px)
+        grid = ScoreGrid.of(slide, self._model.card.mpp_um_px, self._settings.stride_px)
         tissue = find_tissue(slide, self._settings.tissue)
         tissue.save(self._store.sub(f"slides/{file.name}"), file.name)
         if self._settings.whole_slide:
@@ -109,8 +126,8 @@ class SlideWorker:
         slide = self._open(file)
         with ReadAhead(self._compute.readers, ahead=2 * self._compute.readers) as ahead:
             return [
-                self._scorer.logits(pixels)
-                for _, pixels in ahead.over(lambda tile: self._scorer.read(slide, grid, tile), tiles)
+                self._model.scorer.logits(pixels)
+                for _, pixels in ahead.over(lambda tile: self._model.scorer.read(slide, grid, tile), tiles)
             ]
 
     def finish(self, file: SlideFile, plan: SlidePlan, logits: Logits, began: float) -> SlideScore:
@@ -122,11 +139,11 @@ class SlideWorker:
         slide, grid = self._open(file), plan.grid
         scored = ~np.isnan(logits)
         heat = np.full(logits.shape, np.nan, np.float32)
-        heat[scored] = self._card.calibration.probabilities(logits[scored])
+        heat[scored] = self._model.card.calibration.probabilities(logits[scored])
         rows, columns = np.nonzero(scored)
         cells = HeatMap.of(heat[scored].astype(np.float64), np.stack([columns, rows], axis=1), grid.cell_um)
         lesions, left_out = find_lesions(
-            heat, self._point.threshold, grid.cell_px, slide.um_px, self._settings.min_lesion_cells
+            heat, self._model.point.threshold, grid.cell_px, slide.um_px, self._settings.min_lesion_cells
         )
         sizes = [found.lesion.size for found in lesions]
         record = self._about(file, slide, plan).model_copy(
@@ -156,9 +173,9 @@ class SlideWorker:
             bundle=self._digest,
             pooling=settings.pooling.method.value,
             tissue_mm2=plan.tissue.area_mm2,
-            threshold=self._point.threshold,
-            operating_point=self._point.name,
-            method=self._method,
+            threshold=self._model.point.threshold,
+            operating_point=self._model.point.name,
+            method=self._model.method,
             stride_um=plan.grid.cell_um,
             um_px=slide.um_px,
             um_px_given=settings.mpp_um_px is not None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from sentinode.schema import RESEARCH_USE_ONLY
+from sentinode.slides.annotations import Shape, polygons_of
 
 Grid = NDArray[np.float32]
 Rgb = NDArray[np.uint8]
@@ -60,11 +62,19 @@ def write_heat_map_tiff(path: Path, probabilities: Grid, cell_um: float, descrip
             )
 
 
-def overview_png(thumbnail: Rgb, probabilities: Grid, grid_px: tuple[float, float], caption: str) -> bytes:
-    """The slide with the heat map over it, a colour bar and a caption, as PNG.
+def overview_png(
+    thumbnail: Rgb,
+    probabilities: Grid,
+    grid_px: tuple[float, float],
+    lesions: Sequence[Shape],
+    scale: float,
+    caption: str,
+) -> bytes:
+    """The slide with the heat map over it, lesions outlined, a colour bar and a caption, as PNG.
 
     ``thumbnail`` [H, W, 3] shows the whole slide; ``grid_px`` is the width and height of the heat map in its pixels,
-    which may reach beyond the slide by a part of a cell.
+    which may reach beyond the slide by a part of a cell. ``lesions`` are in level-0 pixels, of which the thumbnail
+    holds ``scale`` each.
     """
     height, width = thumbnail.shape[:2]
     size = (max(1, round(grid_px[0])), max(1, round(grid_px[1])))
@@ -76,6 +86,9 @@ def overview_png(thumbnail: Rgb, probabilities: Grid, grid_px: tuple[float, floa
     canvas = Image.new("RGB", (max(width, 480), height + _CAPTION_PX), "white")
     canvas.paste(Image.fromarray(thumbnail), (0, 0))
     canvas.paste(colour.crop((0, 0, width, height)), (0, 0), mask.crop((0, 0, width, height)))
+    draw = ImageDraw.Draw(canvas)
+    for ring in (part.exterior for lesion in lesions for part in polygons_of(lesion).geoms):
+        draw.line([(x * scale, y * scale) for x, y, *_ in ring.coords], fill="black", width=2)
     _legend(canvas, height, caption)
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG")

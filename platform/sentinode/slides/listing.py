@@ -46,6 +46,11 @@ def list_slides(url: str, include: str = "*") -> tuple[SlideFile, ...]:
             "give the slide itself, or its folder",
         )
     names = _names([info.key for info in found])
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise SourceError(
+            f"two slides below {url} would be called {twice[0]}", "names of their own", "rename one"
+        )
     slides = [
         SlideFile(name, store.locate(info.key), _version(info))
         for name, info in zip(names, found, strict=True)

@@ -16,7 +16,7 @@ from sentinode.bundle.onnx_model import OnnxModel
 from sentinode.distributed.scoring_config import Compute, ScoringSettings
 from sentinode.distributed.slide_worker import SlidePlan, SlideWorker, lesion_point
 from sentinode.distributed.tile_scorer import ReadAhead, method_for
-from sentinode.errors import ConfigError, SourceError
+from sentinode.errors import BundleError, ConfigError, SourceError
 from sentinode.evaluation.cells_table import read_cells
 from sentinode.evaluation.detections import read_detections
 from sentinode.evaluation.slide_record import SlideScore, file_key, record_key
@@ -220,3 +220,15 @@ def test_reading_ahead_keeps_order_and_raises_at_the_tile() -> None:
     with ReadAhead(3, ahead=4) as ahead, pytest.raises(SourceError, match="tile 7"):
         take()
     assert seen == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_bundle_that_is_damaged_is_said_when_it_is_loaded(
+    registry: Store, dense: str, tmp_path: Path
+) -> None:
+    copied = open_store(str(tmp_path / "registry"))
+    for info in registry.list(f"bundles/{dense}/"):
+        data = registry.get(info.key)
+        copied.put(info.key, data[:-1] if info.key.endswith("dense.onnx") else data)
+    worker = SlideWorker(copied.url, dense, _settings(), str(tmp_path / "out"), Compute())
+    with pytest.raises(BundleError, match=r"dense\.onnx"):
+        worker.where()

@@ -11,6 +11,7 @@ import openslide
 import pytest
 import tiffslide
 from PIL import Image
+from shapely import box
 
 from sentinode.slides.heat_map_files import overview_png, to_grey, write_heat_map_tiff
 
@@ -53,10 +54,13 @@ def test_grey_tells_probabilities_and_what_was_not_scored() -> None:
 def test_overview_colours_what_was_scored_only() -> None:
     heat = np.full((4, 4), np.nan, np.float32)
     heat[0, 0], heat[3, 3] = 1.0, 0.0
-    png = overview_png(np.full((400, 400, 3), 200, np.uint8), heat, (400.0, 400.0), "slide_1: score 0.9")
+    png = overview_png(
+        np.full((400, 400, 3), 200, np.uint8), heat, (400.0, 400.0), [box(0, 0, 800, 800)], 0.125, "slide_1"
+    )
     image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
     assert image.shape[0] > 400
     red, blue, bare = image[50, 50], image[350, 350], image[50, 350]
     assert red[0] > red[2] + 50
     assert blue[2] > blue[0] + 10
     assert bare.tolist() == [200, 200, 200]
+    assert image[50, 100].tolist() == [0, 0, 0]

@@ -1,0 +1,48 @@
+"""Slides in a folder: names, patterns, and names that two would share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sentinode.errors import SourceError
+from sentinode.slides.listing import list_slides
+
+
+def _touch(folder: Path, *names: str) -> str:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return str(folder)
+
+
+def test_slides_are_named_by_their_files(tmp_path: Path) -> None:
+    url = _touch(tmp_path, "b/test_002.TIF", "a/test_001.svs", "notes.txt", "a/test_001.xml", "mask.png")
+    assert [slide.name for slide in list_slides(url)] == ["test_001", "test_002"]
+    (alone,) = list_slides(str(tmp_path / "a" / "test_001.svs"))
+    assert alone == list_slides(url)[0]
+    assert [slide.name for slide in list_slides(url, "b/*")] == ["test_002"]
+
+
+def test_the_version_changes_with_the_file(tmp_path: Path) -> None:
+    url = _touch(tmp_path, "a.svs")
+    (before,) = list_slides(url)
+    (tmp_path / "a.svs").write_bytes(b"another one")
+    (after,) = list_slides(url)
+    assert before.version != after.version
+
+
+def test_a_name_that_two_share_becomes_the_whole_key(tmp_path: Path) -> None:
+    url = _touch(tmp_path, "a/x.svs", "b/x.svs", "c.svs")
+    assert [slide.name for slide in list_slides(url)] == ["a__x.svs", "b__x.svs", "c"]
+    _touch(tmp_path, "a__x.svs.tif")
+    with pytest.raises(SourceError, match=r"would be called a__x\.svs"):
+        list_slides(url)
+
+
+@pytest.mark.parametrize("include", ["*", "*.svs"])
+def test_a_place_without_slides_is_refused(tmp_path: Path, include: str) -> None:
+    with pytest.raises(SourceError, match="no slide lies at"):
+        list_slides(_touch(tmp_path, "notes.txt"), include)
