@@ -1,8 +1,9 @@
 """A large slide for benchmarks: a pyramidal, tiled JPEG TIFF of real tissue on glass.
 
 Squares of 1,024 pixels, cut from five tiles of Camelyon17 at 0.25 um/px, are laid side by side, turned and mirrored,
-in blobs that cover about a third of the slide, as tissue does. ``python benchmarks/slide_mosaic.py OUT.tif WIDTH HEIGHT`` writes
-one by hand.
+in blobs that cover about a third of the slide, as tissue does. By hand:
+
+    python benchmarks/slide_mosaic.py OUT.tif WIDTH HEIGHT
 """
 
 from __future__ import annotations
