@@ -62,12 +62,12 @@ def find_slides(store: Store) -> Cohort:
     Raises SourceError where there is none, where two slides or two annotations have one name, where a slide of
     Camelyon16's tumour set has no annotation, and where a normal one has; StoreError.
     """
-    slides, annotations, tables = _by_name(store)
+    slides, annotations, tables = by_name(store)
     if not slides:
         raise SourceError(
             f"{store.url} holds no slide", f"files such as tumor_001.tif ({', '.join(SLIDE_SUFFIXES)})"
         )
-    known = _labels(store, tables)
+    known = node_classes(store, tables)
     found: list[CohortSlide] = []
     left_out: dict[str, list[str]] = defaultdict(list)
     for name, info in sorted(slides.items()):
@@ -95,7 +95,8 @@ def find_slides(store: Store) -> Cohort:
     return Cohort(tuple(found), tuple(_sentence(reason, names) for reason, names in left_out.items()))
 
 
-def _by_name(store: Store) -> tuple[dict[str, ObjectInfo], dict[str, ObjectInfo], list[str]]:
+def by_name(store: Store) -> tuple[dict[str, ObjectInfo], dict[str, ObjectInfo], list[str]]:
+    """Slides and annotations by name, and the keys of label files. Raises SourceError where a name comes twice."""
     slides: dict[str, ObjectInfo] = {}
     annotations: dict[str, ObjectInfo] = {}
     tables = []
@@ -116,7 +117,8 @@ def _by_name(store: Store) -> tuple[dict[str, ObjectInfo], dict[str, ObjectInfo]
     return slides, annotations, tables
 
 
-def _labels(store: Store, tables: Sequence[str]) -> dict[str, NodeClass]:
+def node_classes(store: Store, tables: Sequence[str]) -> dict[str, NodeClass]:
+    """What label files say of slides, by official name. Raises EvaluationError, StoreError."""
     known: dict[str, NodeClass] = {}
     for key in tables:
         data, where = store.get(key), store.locate(key)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import model_validator
 
+from sentinode.commands.evaluate_slides import run_slides
 from sentinode.commands.predictions_input import read_lesion_sizes, read_predictions
 from sentinode.commands.report_facts import facts_of
 from sentinode.config import Frozen
@@ -22,8 +23,10 @@ from sentinode.evaluation.records import EvaluationConfig, EvaluationReport, Spl
 from sentinode.evaluation.report import evaluate
 from sentinode.evaluation.report_html import render_html
 from sentinode.evaluation.report_markdown import checklists, model_card
+from sentinode.evaluation.scored_slides import ScoredSlidesConfig
 from sentinode.evaluation.split_use import check_test_use, keep_test_use
 from sentinode.evaluation.submission import submission_csv
+from sentinode.evaluation.worklist import SCREENING
 from sentinode.experiment import RunRecord, load_detector
 from sentinode.logs import ProgressCallback, progress_bars
 from sentinode.models.preprocess import Detector
@@ -46,8 +49,15 @@ class EvaluateCommand(Frozen):
     """URL of a finished run."""
     predictions: StoreUrl | None = None
     """In place of a run: a file of predictions, .parquet or .csv (id,probability or id,label as for Kaggle)."""
+    slides: StoreUrl | None = None
+    """In place of a run: what sentinode score wrote, to be measured against the reference of slides."""
     reference: StoreUrl | None = None
-    """Labels for a CSV file without its own: a table id,label, or the URL of a data set."""
+    """Labels for a CSV file without its own: a table id,label, or the URL of a data set. For slides: the folder of
+    reference.csv, stage_labels.csv and annotations."""
+    registry: StoreUrl | None = None
+    """For slides: the registry of the bundle, whose card says which slides are set aside."""
+    point: str = SCREENING
+    """For slides: the operating point that sets them aside."""
     lesion_sizes: StoreUrl | None = None
     """Size of the largest lesion by slide, for strata: a table slide,size, or Camelyon16's reference.csv."""
     out: StoreUrl | None = None
@@ -58,13 +68,17 @@ class EvaluateCommand(Frozen):
     """URL of the data set; by default the one that the run was trained on, which it must be."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Operating points and intervals."""
+    slide_evaluation: ScoredSlidesConfig = ScoredSlidesConfig()
+    """How scored slides are measured."""
     ray_address: str | None = None
     """Cluster to join; by default RAY_ADDRESS, else a local Ray is started."""
 
     @model_validator(mode="after")
     def _one_input(self) -> EvaluateCommand:
-        if (self.run is None) == (self.predictions is None):
-            raise ValueError("give either run or predictions")
+        if [self.run, self.predictions, self.slides].count(None) != 2:
+            raise ValueError("give one of run, predictions and slides")
+        if self.slides is not None and self.reference is None:
+            raise ValueError("slides are measured against a reference: give its folder")
         return self
 
 
@@ -85,6 +99,11 @@ FLAGS = EvaluateCommand
 
 def run(config: EvaluateCommand) -> int:
     """Evaluate, keep everything with the run, and say the headline."""
+    if config.slides is not None and config.reference is not None:
+        settings = config.slide_evaluation
+        return run_slides(
+            config.slides, config.reference, config.registry, config.point, settings, config.out
+        )
     if config.predictions is not None:
         report, where = evaluate_file(config, config.predictions)
         for line in describe(report):

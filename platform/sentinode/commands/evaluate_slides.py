@@ -1,0 +1,105 @@
+"""``sentinode evaluate --slides``: scored slides beside the pathologists' reference."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from sentinode.cohort.reference import read_reference
+from sentinode.commands.worklist import highest_cells, load_scores, screening_rule
+from sentinode.errors import ObjectNotFoundError
+from sentinode.evaluation.detections import Detections, read_detections
+from sentinode.evaluation.scored_slides import ScoredSlidesConfig, ScoredSlidesReport, evaluate_scored
+from sentinode.evaluation.scored_slides_html import render_scored_slides
+from sentinode.evaluation.slide_record import SlideScore
+from sentinode.evaluation.slide_reference import tumour_labels
+from sentinode.storage import Store, open_store
+
+log = logging.getLogger(__name__)
+
+SLIDES_JSON: Final = "slides_report.json"
+SLIDES_HTML: Final = "slides_report.html"
+
+
+def run_slides(
+    scores_url: str,
+    reference_url: str,
+    registry: str | None,
+    point: str,
+    config: ScoredSlidesConfig,
+    out_url: str | None,
+) -> int:
+    """Measure, keep the report, and say the headline."""
+    report, where = measure_slides(scores_url, reference_url, registry, point, config, out_url)
+    for line in describe_slides(report):
+        log.info("%s", line)
+    log.info("report: %s", where)
+    return 0
+
+
+def measure_slides(
+    scores_url: str,
+    reference_url: str,
+    registry: str | None,
+    point: str,
+    config: ScoredSlidesConfig,
+    out_url: str | None = None,
+) -> tuple[ScoredSlidesReport, str]:
+    """Measure what ``sentinode score`` wrote and keep ``slides_report.json`` and ``slides_report.html``.
+
+    Without a registry nothing is said of the screening point. Returns the report and its URL. Raises SourceError and
+    EvaluationError for a reference that does not fit, ConfigError, StoreError.
+    """
+    store = open_store(scores_url)
+    scores = load_scores(store)
+    done = [score for score in scores if score.status == "done"]
+    reference = read_reference(open_store(reference_url), {s.slide: s.um_px for s in done if s.um_px})
+    rule = None if registry is None else screening_rule(scores, registry, point, None)
+    report = evaluate_scored(
+        scores,
+        highest_cells(store, scores),
+        _detections(store, done),
+        reference.classes,
+        reference.lesions,
+        reference.stages,
+        rule,
+        config,
+        reference.notes,
+    )
+    known = {s.slide: float(s.score) for s in done if s.score is not None}
+    labels = {s: label for s, label in tumour_labels(reference.classes, config.itc).items() if s in known}
+    html = render_scored_slides(
+        report,
+        known,
+        labels,
+        store.url.rpartition("/")[2],
+        {"Scores": scores_url, "Reference": reference_url, "Registry": registry or "not given"},
+    )
+    out = store if out_url is None else open_store(out_url)
+    out.put(SLIDES_JSON, report.to_json())
+    out.put(SLIDES_HTML, html.encode())
+    return report, out.locate(SLIDES_HTML)
+
+
+def describe_slides(report: ScoredSlidesReport) -> list[str]:
+    """The headline in plain lines."""
+    lines = [report.summary]
+    lines += [f"{row.size.value}: {row.found.count} of {row.found.of} lesions found" for row in report.sizes]
+    if report.stages is not None:
+        lines.append(f"stages of {report.stages.patients} patients: quadratic kappa {report.stages.kappa}")
+    return [*lines, *(f"careful: {caution}" for caution in report.cautions)]
+
+
+def _detections(store: Store, done: list[SlideScore]) -> dict[str, Detections]:
+    found = {}
+    for score in done:
+        key = f"detections/{score.slide}.csv"
+        try:
+            found[score.slide] = read_detections(store.get(key), store.locate(key))
+        except ObjectNotFoundError as error:
+            raise ObjectNotFoundError(
+                f"{store.locate(key)} does not exist",
+                "the detections of a scored slide",
+                "score the slide again",
+            ) from error
+    return found
