@@ -120,7 +120,7 @@ def _run(
     with StopSignals() as signals:
         stopper = TrialStopper(signals, spent)
         try:
-            while desk.has_more() and stopper.broken_off is None:
+            while stopper.broken_off is None and desk.has_more():
                 _fit(desk, scaling, scheduler, min(room, concurrent or room), stopper)
         finally:
             desk.break_off(stopper.broken_off.why if stopper.broken_off else "the search ended before it")
