@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from search_parts import sweep_record
+from tracking_parts import of_kind, read_records
 from training_parts import write_lesson
 
 from sentinode.distributed.cluster import ray_session
@@ -186,4 +187,6 @@ def test_killed_then_interrupted_then_resumed_no_trial_is_repeated(tmp_path: Pat
     assert done.evaluated_run is not None
     assert json.loads((Path(done.evaluated_run) / "report.json").read_bytes())["valid"]["patches"] == 75
     assert list(sweep.glob("wandb/offline-run-*/*.wandb")), "the summary run, to be sent later"
+    (tracked,) = of_kind(read_records(next(sweep.glob("winner/*/wandb/offline-run-*"))), "run")
+    assert (tracked.run_group, tracked.job_type) == ("sweep", "trial")
     assert list(sweep.glob("trials/0000/wandb/offline-run-*/*.wandb"))

@@ -1,4 +1,4 @@
-"""What is noted of trials, and what early stopping and W&B are told of them, without a Ray that runs."""
+"""What is noted of trials, and what early stopping is told of them, without a Ray that runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from search_parts import epoch, sweep_record, trial
 
 from sentinode.distributed.search import asha
 from sentinode.distributed.search_desk import Desk
-from sentinode.distributed.search_tracked import COLUMNS, told
 from sentinode.distributed.search_trial import Told, reason_of
 from sentinode.errors import TrainingError
 from sentinode.search.config import SearchConfig, StopConfig
 from sentinode.search.records import Cost, TrialRecord, TrialState
 from sentinode.search.sweep import Sweep
 from sentinode.storage import open_store
-from sentinode.tracking import Bars, Chart, Table
 from sentinode.training.config import Recipe
 
 
@@ -128,18 +126,3 @@ def test_no_trial_is_stopped_at_its_last_epoch() -> None:
 def test_reasons_are_one_line(error: Exception, reason: str) -> None:
     assert reason_of(error).startswith(reason)
     assert "\n" not in reason_of(error)
-
-
-def test_what_wandb_is_told_of_a_search() -> None:
-    trials = [
-        trial(n, 0.7 + n / 100, latency_ms=1.0 + n, choices={"depth": n % 2, "lr": 0.1 * n}) for n in range(6)
-    ]
-    values = told(sweep_record(*trials, trial(6, state=TrialState.FAILED)))
-    table, front, bars = values["search/pareto"], values["search/front"], values["search/importance"]
-    assert isinstance(table, Table)
-    assert table.columns == COLUMNS
-    assert [row[:3] for row in table.rows][5:] == [(5, True, True), (6, False, False)]
-    assert isinstance(front, Chart)
-    assert front.lines["Pareto front"][0] == pytest.approx([1, 2, 3, 4, 5, 6])
-    assert isinstance(bars, Bars)
-    assert set(bars.bars) == {"depth", "lr"}
