@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentinode.cohort.folder import Cohort, CohortSlide
+from sentinode.cohort.heat import HeatAt, nowhere
 from sentinode.cohort.sample import Corner, SlideSample
 from sentinode.cohort.source import reference
 from sentinode.data.ingest.sampling import SamplingConfig
@@ -22,8 +23,11 @@ _DOUBTFUL: Final = ("nearly_everything", "no_contrast")
 _SHOWN: Final = 5
 
 
-def choose(cohort: Cohort, samples: Sequence[SlideSample], config: SamplingConfig) -> Listing:
-    """The listing of the patches taken; ``samples`` in the order of the cohort's slides.
+def choose(
+    cohort: Cohort, samples: Sequence[SlideSample], config: SamplingConfig, probabilities: HeatAt = nowhere
+) -> Listing:
+    """The listing of the patches taken; ``samples`` in the order of the cohort's slides, ``probabilities`` what a model
+    says of them.
 
     In the test slides and in the others ``config.positive_share`` is tumour: of the class that there is too much of,
     patches are left out, evenly over the slides. Where one class is missing, all of the other is taken.
@@ -45,9 +49,8 @@ def choose(cohort: Cohort, samples: Sequence[SlideSample], config: SamplingConfi
             part, shares([sample for _, sample in part], config), strict=True
         ):
             taken += [(slide, sample, corner, 1) for corner in sample.positives[:positive]]
-            taken += [
-                (slide, sample, corner, 0) for corner in _negatives(sample, negative, config.near_share)
-            ]
+            corners = _negatives(sample, negative, config.hard_share, probabilities)
+            taken += [(slide, sample, corner, 0) for corner in corners]
     if not taken:
         raise SourceError("no patch lies in the tissue of these slides", "slides with tissue")
     slides, centres, patients = slide_columns([slide.name for slide, *_ in taken])
@@ -90,11 +93,25 @@ def even(available: Counts, total: int) -> Counts:
     return taken
 
 
-def _negatives(sample: SlideSample, count: int, near_share: float) -> tuple[Corner, ...]:
-    near = min(len(sample.near), round(count * near_share))
-    others = min(len(sample.negatives), count - near)
-    near = min(len(sample.near), count - others)
-    return sample.near[:near] + sample.negatives[:others]
+def _negatives(
+    sample: SlideSample, count: int, hard_share: float, probabilities: HeatAt
+) -> tuple[Corner, ...]:
+    """``count`` negatives of a slide: the hard ones, and others at random, or whatever there is."""
+    hard, others = sample.near, sample.negatives
+    candidates = hard + others
+    found = None
+    if candidates:
+        centres = np.array(candidates, np.float64) + sample.patch_px / 2
+        found = probabilities(sample.slide, centres)
+    wanted = round(count * hard_share)
+    if found is not None:
+        order = np.argsort(-found, kind="stable").tolist()
+        hard = tuple(candidates[i] for i in order[:wanted])
+        others = tuple(candidates[i] for i in sorted(order[wanted:]))
+    taken = min(len(hard), wanted)
+    rest = min(len(others), count - taken)
+    taken = min(len(hard), count - rest)
+    return hard[:taken] + others[:rest]
 
 
 def _warnings(samples: Sequence[SlideSample], faults: Sequence[tuple[str, str | None]]) -> list[str]:

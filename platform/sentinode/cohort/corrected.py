@@ -16,7 +16,7 @@ import shapely
 from numpy.typing import NDArray
 
 from sentinode.cohort.folder import SLIDE_SUFFIXES
-from sentinode.cohort.heat import HeatAt, heat_of
+from sentinode.cohort.heat import HeatAt, heat_of, nowhere
 from sentinode.cohort.sample import Corner, Grid, check_resolution
 from sentinode.cohort.source import SlideSource, reference
 from sentinode.data.ingest.config import IngestConfig
@@ -40,7 +40,7 @@ def corrected_patches(config: IngestConfig) -> tuple[SlideSource, Listing]:
     """
     files = list(_files(open_store(str(config.corrections))))
     root, keys = _slides(config.source, files)
-    probabilities = heat_of(open_store(config.scores)) if config.scores else _nowhere
+    probabilities = heat_of(open_store(config.scores)) if config.scores else nowhere
     rows: list[tuple[str, str, int, Corner, int, int]] = []
     for found in files:
         name, key = found.slide.slide, keys[found.slide.slide]
@@ -85,10 +85,6 @@ def choose_corrected(
             order = np.lexsort((cells[:, 1], cells[:, 0], certainty.round(6)))
             chosen += [(corner, label) for corner in grid.corners(cells[order[: config.patches_per_slide]])]
     return chosen
-
-
-def _nowhere(slide: str, centres_N2: NDArray[np.float64]) -> None:
-    """No slide was scored."""
 
 
 def _of_outlines(corrections: Corrections, centres_N2: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,6 +18,10 @@ HeatAt = Callable[[str, Points], Points | None]
 """Probabilities [N] of a slide, by name, at points [N, 2] in level-0 pixels; None where the slide was not scored."""
 
 
+def nowhere(slide: str, points_N2: Points) -> None:
+    """No slide was scored."""
+
+
 def heat_of(scores: Store) -> HeatAt:
     """Reads the heat maps in ``scores`` as they are asked for. A point that was not scored has probability 0.
 

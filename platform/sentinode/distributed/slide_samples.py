@@ -10,6 +10,7 @@ from typing import Final
 
 from sentinode.cohort.choose import choose
 from sentinode.cohort.folder import CohortSlide, find_slides
+from sentinode.cohort.heat import heat_of, nowhere
 from sentinode.cohort.sample import SlideSample, sample_digest, sample_slide
 from sentinode.cohort.source import SlideSource
 from sentinode.data.ingest.config import IngestConfig
@@ -45,7 +46,8 @@ def sample_slides(config: IngestConfig, store: Store, progress: Progress) -> tup
     for name, record, _ in run_tasks(_sample_task, calls):
         records[name] = record
         progress("slides", len(records), len(named))
-    listing = choose(cohort, [records[name] for name in named], config.slides)
+    probabilities = heat_of(open_store(config.scores)) if config.scores else nowhere
+    listing = choose(cohort, [records[name] for name in named], config.slides, probabilities)
     return SlideSource(slides.url, config.slides.um_px), listing
 
 

@@ -138,5 +138,5 @@ def test_files_of_models_are_passed_over_and_doubles_refused(slides: Path, tmp_p
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no source"):
         IngestConfig(out=str(tmp_path))
-    with pytest.raises(ConfigError, match="scores without corrections"):
+    with pytest.raises(ConfigError, match="scores of slides without slides"):
         IngestConfig(source="synthetic", scores=str(tmp_path), out=str(tmp_path))

@@ -21,7 +21,7 @@ from sentinode.data.ingest.sampling import SamplingConfig
 from sentinode.data.sources.base import BadImage
 from sentinode.errors import ConfigError, SourceError
 from sentinode.schema import PATCH_MPP_UM_PX, Split
-from sentinode.slides.annotations import Region
+from sentinode.slides.annotations import FloatArray, Region
 from sentinode.slides.asap_xml import write_asap_xml
 from sentinode.slides.reader import open_slide
 from sentinode.storage import open_store
@@ -223,6 +223,23 @@ class TestBalance:
         assert of_test.sum() == 8
         assert (listing.labels[of_test] == 1).sum() == 4
         assert (listing.labels[~of_test] == 1).sum() == 10
+
+    def test_hard_negatives_are_those_that_a_model_takes_for_tumour(self) -> None:
+        samples = [self.sample(20, 4, 40)]
+        config = SamplingConfig(hard_share=0.5)
+
+        def right_is_suspicious(slide: str, points: FloatArray) -> FloatArray:
+            assert slide == "a"
+            return points[:, 0] / 100
+
+        listing = choose(Cohort((SLIDE,), ()), samples, config, right_is_suspicious)
+        negatives = [
+            parse_reference(item.ref)[1][0] for item in listing.items(range(len(listing))) if not item.label
+        ]
+        assert sorted(negatives[:10], reverse=True) == list(range(39, 29, -1))
+        assert len(negatives) == 20
+        by_place = choose(Cohort((SLIDE,), ()), samples, config)
+        assert by_place.digest() != listing.digest()
 
     def test_unreadable_slides_end_the_run_or_are_listed(self) -> None:
         samples = [

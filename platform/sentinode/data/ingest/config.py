@@ -63,7 +63,8 @@ class IngestConfig(Frozen):
     """Folder or bucket of pathologists' corrections (GeoJSON): training patches are taken from what they outline. The
     slides lie below ``source``, or where the corrections say."""
     scores: StoreUrl | None = None
-    """What ``sentinode score`` wrote for the corrected slides: its heat maps say which patches are uncertain."""
+    """What ``sentinode score`` wrote for the slides: its heat maps say which patches of corrections are uncertain, and
+    which negatives of slides are hard, being taken for tumour."""
     slides: SamplingConfig = SamplingConfig()
     """How patches are sampled from whole slides (layout slides only)."""
     overwrite: bool = False
@@ -73,9 +74,9 @@ class IngestConfig(Frozen):
     def _has_a_source(self) -> Self:
         if not self.source and self.corrections is None:
             raise ConfigError("no source", "a folder, or synthetic", "name it with --source")
-        if self.scores is not None and self.corrections is None:
+        if self.scores is not None and self.corrections is None and self.kind != SLIDES:
             raise ConfigError(
-                "scores without corrections", "both", "add --corrections, or leave --scores out"
+                "scores of slides without slides", "--kind slides or --corrections", "leave --scores out"
             )
         return self
 

@@ -14,10 +14,11 @@ class SamplingConfig(Frozen):
     """Most patches of each class from one slide."""
     positive_share: float = Field(default=0.5, gt=0, lt=1)
     """Share of tumour patches, in the training and the test slides each; surplus patches are left out."""
-    near_share: float = Field(default=0.3, ge=0, le=1)
-    """Share of a tumour slide's negatives that lie near its tumour (hard negatives), where there are enough."""
+    hard_share: float = Field(default=0.3, ge=0, le=1)
+    """Share of a slide's negatives that are hard, where there are enough: those near its tumour or, with ``scores``,
+    those that the model takes for tumour."""
     near_um: float = Field(default=250.0, gt=0, le=5000)
-    """How near to the tumour, from centre to centre, a hard negative lies."""
+    """How near to the tumour, from centre to centre, a hard negative lies that no model has told."""
     min_tissue: float = Field(default=0.5, ge=0, le=1)
     """Least share of a patch that is tissue, as ``slides.tissue`` finds it: without pen marks and blur."""
     um_px: float | None = Field(default=None, gt=0, le=10)

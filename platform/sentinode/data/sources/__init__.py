@@ -54,7 +54,7 @@ def detect(folder: Path, positive_class: str | None = None) -> Source:
     raise SourceError(
         f"{folder} holds {', '.join(names[:_SHOWN]) or 'nothing'}{more}"
         + (f", which fits several layouts ({', '.join(kinds)})" if kinds else ""),
-        f"one of these layouts: {layouts}",
+        f"one of these layouts: {layouts}; or whole slides with their annotations (--kind slides)",
         "name the layout with --kind" if kinds else "name the folder that holds the data set itself",
     )
 
