@@ -8,6 +8,7 @@ stride of 32 pixels. Without the tiles nothing is measured, and the file says so
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 import harness
 from harness import cpu_ratio, interleave, ratio
-from slide_cases import SlideCase, TileCase, largest_difference, seal_recipe
+from slide_cases import SlideCase, TileCase, Way, largest_difference, seal_recipe
 from slide_mosaic import TILES, write_slide
 from turns import Worker
 
@@ -44,20 +45,22 @@ def tiles(
     ratios: dict[str, Any] = {}
     for recipe in RECIPES:
         digest = seal_recipe(registry, folder / "parts", recipe)
-        ways = ("dense", "patches", "single reads") if recipe == "pcam-small" else ("dense", "patches")
+        ways: tuple[Way, ...] = ("dense", "patches")
+        if recipe == "pcam-small":
+            ways += ("single reads", "reading alone")
         cases = {
             f"{recipe}, {way}": TileCase(registry, digest, slide, way, str(folder / "bundles"))
             for way in ways
         }
-        dense, patches, *single = cases
+        dense, patches, *more = cases
         extra["largest_difference"][recipe] = largest_difference(cases[dense], cases[patches])
         measures, _ = interleave(cases, rounds=rounds, seconds=seconds, unit="cells/s", core=0)
         rows += [measure.row(name) for name, measure in measures.items()]
         key = "dense_vs_patchwise" if recipe == HEADLINE else f"dense_vs_patchwise_{recipe}"
         ratios[key] = ratio(measures[dense], measures[patches])
         ratios[f"{key}_by_cpu"] = cpu_ratio(measures[dense], measures[patches])
-        if single:
-            ratios[f"dense_vs_single_reads_{recipe}"] = ratio(measures[dense], measures[single[0]])
+        if more:
+            ratios[f"dense_vs_single_reads_{recipe}"] = ratio(measures[dense], measures[more[0]])
     return rows, ratios
 
 
@@ -106,6 +109,7 @@ def large(folder: Path, digest: str) -> dict[str, Any]:
         "file_mib": round(path.stat().st_size / 2**20),
         "rss_mib": round(turn.rss_mib or 0),
         "seconds": round(turn.wall_s, 1),
+        "phases": json.loads(Path(case.out, "phases.json").read_text()),
     }
 
 
@@ -115,6 +119,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--only", choices=("tiles", "slides", "large"), help="one part; nothing is kept")
     asked = parser.parse_args()
     if not TILES.is_dir():
         row = {"name": "slides", "skipped": f"no tissue: {TILES.name} is not there"}
@@ -122,21 +127,28 @@ def main() -> int:
         print(f"skipped: {row['skipped']}")
         return 0
     extra: dict[str, Any] = {"headline": HEADLINE, "largest_difference": {}}
+    rows: list[Any] = []
+    ratios: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="bench-slides-") as name:
         folder = Path(name)
-        (folder / "slides").mkdir()
-        for number in range(SLIDES):
-            write_slide(folder / "slides" / f"mosaic_{number}.tif", SIDE_PX, SIDE_PX, seed=number)
-        rows, ratios = tiles(folder, asked.rounds, asked.seconds, extra)
         digest = seal_recipe(str(folder / "registry"), folder / "parts", "pcam-small")
-        more_rows, more_ratios = slides(folder, digest, max(2, asked.rounds // 2))
-        if asked.large:
+        if asked.only != "large":
+            (folder / "slides").mkdir()
+            for number in range(SLIDES):
+                write_slide(folder / "slides" / f"mosaic_{number}.tif", SIDE_PX, SIDE_PX, seed=number)
+        if asked.only in (None, "tiles"):
+            found = tiles(folder, asked.rounds, asked.seconds, extra)
+            rows, ratios = rows + found[0], ratios | found[1]
+        if asked.only in (None, "slides"):
+            found = slides(folder, digest, max(2, asked.rounds // 2))
+            rows, ratios = rows + found[0], ratios | found[1]
+        if asked.large or asked.only == "large":
             extra["large"] = large(folder, digest)
-    rows, ratios = rows + more_rows, ratios | more_ratios
-    harness.write("slides", rows, ratios, PACKAGES, **extra)
-    harness.plot("slides", rows, "cells of 31 um scored a second, one core", "cells/s")
+    if asked.only is None:
+        harness.write("slides", rows, ratios, PACKAGES, **extra)
+        harness.plot("slides", rows, "cells of 31 um scored a second, one core", "cells/s")
     harness.show(rows, ratios)
-    print(extra)
+    print(json.dumps(extra, indent=2))
     return 0
 
 

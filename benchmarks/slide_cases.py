@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from sentinode.bundle.bundle import ONNX_NAME, open_bundle
 from sentinode.bundle.onnx_model import OnnxModel
 from sentinode.distributed.scoring_config import Compute, ScoringSettings
 from sentinode.distributed.slide_worker import SlideWorker
-from sentinode.distributed.tile_scorer import ReadAhead, TileScorer
+from sentinode.distributed.tile_scorer import Method, ReadAhead, TileScorer
 from sentinode.schema import PATCH_PX
 from sentinode.slides.cells import cells_covered
 from sentinode.slides.listing import list_slides
@@ -32,7 +34,7 @@ STRIDE_PX = 32
 TILE_CELLS = 16
 MODEL_UM_PX = 0.972
 
-Way = Literal["dense", "patches", "single reads"]
+Way = Literal["dense", "patches", "single reads", "reading alone"]
 
 
 def seal_recipe(registry: str, folder: Path, recipe: str) -> str:
@@ -63,18 +65,21 @@ class TileCase:
         with ReadAhead(1, ahead=2) as ahead:
             while True:
                 for tile, pixels in ahead.over(lambda tile: scorer.read(slide, grid, tile), tiles):
-                    yield scorer.logits(pixels).size
-                    assert tile
+                    if self.way == "reading alone":
+                        yield tile.columns * tile.rows
+                    else:
+                        yield scorer.logits(pixels).size
 
     def open(self) -> tuple[TileScorer, Slide, ScoreGrid, tuple[Tile, ...]]:
         store = open_store(self.registry)
         bundle = open_bundle(store, self.digest, Path(self.folder))
-        method = "dense" if self.way == "dense" else "patches"
+        as_tiles = self.way in ("dense", "reading alone")
+        method: Method = "dense" if as_tiles else "patches"
         slide = open_slide(self.slide)
         grid = ScoreGrid.of(slide, MODEL_UM_PX, STRIDE_PX)
         wanted = cells_covered(find_tissue(slide).shape, grid.rows, grid.columns, grid.cell_px)
         # Patches cost the same in tiles of any size: small ones make short turns.
-        side = TILE_CELLS if self.way == "dense" else TILE_CELLS // 2
+        side = TILE_CELLS if as_tiles else TILE_CELLS // 2
         return TileScorer(bundle, STRIDE_PX, method), slide, grid, tiles_of(wanted, side)
 
     def _single_reads(self, slide: Slide, grid: ScoreGrid, tiles: tuple[Tile, ...]) -> Iterator[int]:
@@ -100,7 +105,8 @@ class TileCase:
 
 @dataclass(frozen=True)
 class SlideCase:
-    """One whole slide from opening to its last file, without Ray; counts slides."""
+    """One whole slide from opening to its last file, without Ray; counts slides. Seconds of each phase go to
+    ``phases.json`` in ``out``."""
 
     registry: str
     digest: str
@@ -113,13 +119,23 @@ class SlideCase:
         worker = SlideWorker(self.registry, self.digest, ScoringSettings(), self.out, compute)
         yield 0
         while True:
+            began = time.perf_counter()
             plan = worker.plan(file)
+            planned = time.perf_counter()
             logits = np.full((plan.grid.rows, plan.grid.columns), np.nan, np.float32)
             for at in range(0, len(plan.tiles), 16):
                 chunk = plan.tiles[at : at + 16]
                 for tile, part in zip(chunk, worker.score(file, plan.grid, chunk), strict=True):
                     logits[tile.row : tile.row + tile.rows, tile.column : tile.column + tile.columns] = part
-            worker.finish(file, plan, logits, began=0.0)
+            scored = time.perf_counter()
+            worker.finish(file, plan, logits, began=time.time())
+            phases = {
+                "tissue": planned - began,
+                "scoring": scored - planned,
+                "files": time.perf_counter() - scored,
+                "cells": int(np.isfinite(logits).sum()),
+            }
+            Path(self.out, "phases.json").write_text(json.dumps(phases))
             yield 1
 
 

@@ -132,6 +132,20 @@ def test_two_actors_share_one_slide(registry: str, bundle: str, tmp_path: Path) 
     np.testing.assert_array_equal(maps[0], maps[1])
 
 
+def test_an_interrupted_slide_has_not_failed(registry: str, bundle: str, tmp_path: Path) -> None:
+    _slides(tmp_path / "slides", 1, 1600, 1200)
+    out = str(tmp_path / "out")
+
+    def interrupt(step: str, done: float, total: int, note: str = "") -> None:
+        if 0 < done < 1:
+            raise KeyboardInterrupt
+
+    files = list_slides(str(tmp_path / "slides"))
+    with pytest.raises(KeyboardInterrupt):
+        score_slides(files, registry, bundle, out, SETTINGS, Compute(actors=1, tile_cells=2), interrupt)
+    assert open_store(out).stat(record_key(files[0].name)) is None
+
+
 def test_a_killed_run_goes_on_where_it_was(registry: str, bundle: str, tmp_path: Path) -> None:
     _slides(tmp_path / "slides", 5, 1600, 1200)
     out = open_store(str(tmp_path / "out"))

@@ -137,20 +137,21 @@ def _run(
     before: int,
 ) -> Iterator[SlideScore]:
     """The records of ``slides`` as they are done."""
+    stopped = threading.Event()
     told = _Progress(float(before), {}, threading.Lock())
-    left = len(slides)
-    total = before + left
+    total = before + len(slides)
 
     def one(slide: SlideFile) -> SlideScore:
-        nonlocal left
-        with pool.some(max(1, pool.slots // max(1, left))) as actors:
+        left = max(1, total - int(told.done))
+        with pool.some(max(1, pool.slots // left)) as actors:
             try:
                 record = _score(actors, slide, lambda share: told.set(slide.name, share))
             except (SentinodeError, ray.exceptions.RayError) as error:
+                if stopped.is_set():
+                    raise
                 record = _failed(slide, settings.key(slide, digest), digest, error)
                 store.put(record_key(slide.name), record.to_json())
                 log.warning("slide %s failed: %s", slide.name, record.reason.splitlines()[0])
-        left -= 1
         told.end(slide.name)
         return record
 
@@ -163,9 +164,11 @@ def _run(
                 progress("score", at, total, note=names)
                 yield from (future.result() for future in done)
         finally:
-            for future in waiting:
-                future.cancel()
             if waiting:
+                # Interrupted: slides under way did not fail, and leave no record.
+                stopped.set()
+                for future in waiting:
+                    future.cancel()
                 pool.kill()
 
 

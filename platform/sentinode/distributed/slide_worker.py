@@ -156,7 +156,7 @@ class SlideWorker:
                 "tumour_mm2": sum(found.lesion.area_um2 for found in lesions) / 1e6,
                 "cells": len(rows),
                 "flags": (*plan.tissue.flags, *(("too_many_lesions",) if left_out else ())),
-                "seconds": round(time.time() - began, 3),
+                "seconds": round(max(0.0, time.time() - began), 3),
             }
         )
         peaks = find_peaks(heat, self._settings.detections_from, grid.cell_px, grid.cell_um)

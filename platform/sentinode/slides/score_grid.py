@@ -23,7 +23,8 @@ Mask = NDArray[np.bool_]
 TOLERANCE: Final = 0.03
 """Relative difference in the size of pixels up to which a level is taken as it is. Slides of one set differ by more:
 Camelyon16's two scanners, 0.243 and 0.226, by 7 %."""
-MAX_CELLS: Final = 100_000_000
+MAX_CELLS: Final = 25_000_000
+"""Largest heat map: a slide of 100,000 x 200,000 pixels at a stride of 8 has 21 million cells, some 100 MB an array."""
 
 
 class Tile(NamedTuple):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -232,3 +235,9 @@ def test_a_bundle_that_is_damaged_is_said_when_it_is_loaded(
     worker = SlideWorker(copied.url, dense, _settings(), str(tmp_path / "out"), Compute())
     with pytest.raises(BundleError, match=r"dense\.onnx"):
         worker.where()
+
+
+def test_scoring_needs_no_pytorch(repository: Path) -> None:
+    code = "import sys, sentinode.commands.score, sentinode.distributed.slide_worker; assert 'torch' not in sys.modules"
+    environment = {**os.environ, "PYTHONPATH": str(repository / "platform")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=240)

@@ -108,7 +108,7 @@ def test_a_large_slide_without_small_levels_is_read_in_bands(
     assert np.abs(whole.astype(int) - banded).max() <= 1
 
 
-def test_cells_are_covered_with_holes_and_islands() -> None:
+def test_cells_are_covered_with_holes_and_islands(monkeypatch: pytest.MonkeyPatch) -> None:
     ring = box(0, 0, 800, 800).difference(box(200, 200, 600, 600))
     shape = MultiPolygon([ring, box(300, 300, 500, 500)])
     mask = cells_covered(shape, 10, 12, 100.0)
@@ -118,3 +118,7 @@ def test_cells_are_covered_with_holes_and_islands() -> None:
     wanted[3:5, 3:5] = True
     np.testing.assert_array_equal(mask, wanted)
     assert not cells_covered(MultiPolygon(), 10, 12, 100.0).any()
+    monkeypatch.setattr("sentinode.slides.cells._MAX_FINE_PX", 100)
+    coarse = cells_covered(shape, 10, 12, 100.0)
+    assert abs(int(coarse.sum()) - int(wanted.sum())) < 10
+    assert not coarse[9].any()
