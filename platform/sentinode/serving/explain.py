@@ -1,7 +1,7 @@
 """Which parts of a patch a probability rests on: occlusion (Zeiler and Fergus 2014, arXiv:1311.2901).
 
-A square of the patch's own mean colour is moved over it; where the tumour logit falls, the hidden part spoke for
-tumour. Only the forward pass is needed, so any bundle can be explained, in one batch through the same engine.
+A square of empty glass is moved over it; where the tumour logit falls, the hidden part spoke for tumour. Only the
+forward pass is needed, so any bundle can be explained, in one batch through the same engine.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from sentinode.serving.engine import Engine
 WINDOW_PX: Final = 24
 STRIDE_PX: Final = 8
 """10 x 10 positions on a patch of 96 pixels."""
+GLASS_GREY: Final = 240
+"""What hides a part: no tissue at all. A flat patch of the mean colour, or a blurred one, is nothing that a model has
+seen, and raised the tumour logit wherever it was put (docs/results.md)."""
 _SMALLEST_SCALE: Final = 0.05
 """Logits: a map that never reaches this is shown pale, not stretched to full colour."""
 _FOR_RGB, _AGAINST_RGB = (255, 214, 0), (0, 186, 255)
@@ -61,9 +64,8 @@ def occlusion(engine: Engine, patch_HWC: NDArray[np.uint8]) -> Occlusion:
         for left in range(0, width_px - WINDOW_PX + 1, STRIDE_PX)
     ]
     images = np.repeat(patch_HWC[None], len(corners) + 1, axis=0)
-    colour = patch_HWC.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
     for image, (top, left) in zip(images[1:], corners, strict=True):
-        image[top : top + WINDOW_PX, left : left + WINDOW_PX] = colour
+        image[top : top + WINDOW_PX, left : left + WINDOW_PX] = GLASS_GREY
     scores = engine.predict(images)
     drops = scores.logits_B[0] - scores.logits_B[1:]
     total, times = np.zeros((2, height_px, width_px), np.float32)
