@@ -38,7 +38,7 @@ from sentinode.training.config import Recipe, TrainConfig
 UM_PX = 0.972
 MODEL = ValidCnnConfig(equivariant=False, widths=(12, 16, 24), blocks=(1, 0, 0), tail_width=24, dropout=0.0)
 SETTINGS = TrainConfig(
-    epochs=6, batch_size=32, optimizer="adamw", lr=3e-3, schedule="cosine", warmup_epochs=0.5
+    epochs=12, batch_size=32, optimizer="adamw", lr=3e-3, schedule="cosine", warmup_epochs=0.5
 )
 
 
@@ -79,7 +79,7 @@ def test_every_macro_metastasis_of_synthetic_slides_is_found_and_froc_is_compute
         manifest = ingest(
             IngestConfig(
                 source=slides, out=str(tmp_path / "data"), kind="slides", dataset="slides", valid_fraction=0.3,
-                slides=SamplingConfig(patches_per_slide=160),
+                slides=SamplingConfig(patches_per_slide=300),
             ),
             quiet,
         )  # fmt: skip
@@ -87,7 +87,7 @@ def test_every_macro_metastasis_of_synthetic_slides_is_found_and_froc_is_compute
         took("ingest")
         recipe = Recipe(
             model=MODEL, preprocess=usual_preprocess(MODEL), train=SETTINGS,
-            augment=AugmentConfig(brightness=0.1, contrast=0.2, hed=0.2),
+            augment=AugmentConfig(brightness=0.05, contrast=0.1, hed=0.05),
         )  # fmt: skip
         train(Experiment.of(recipe, str(tmp_path / "data"), run), ScalingSettings(num_workers=1), Silent())
         took("train")
@@ -116,6 +116,7 @@ def test_every_macro_metastasis_of_synthetic_slides_is_found_and_froc_is_compute
     assert second["slide"] == "test_502"
     report = ScoredSlidesReport.from_json(Path(scores, SLIDES_JSON).read_bytes(), SLIDES_JSON)
     assert report.slides.auroc.value == 1.0
+    assert Path(scores, "slides_report.html").read_text().count("<svg") == 2
     assert report.screening is not None
     assert report.screening.kept.count == report.screening.kept.of == 1
     assert report.froc is not None
@@ -124,7 +125,6 @@ def test_every_macro_metastasis_of_synthetic_slides_is_found_and_froc_is_compute
     assert [point.fp_per_slide for point in report.froc.points] == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0]
     assert report.froc.score.value is not None
     assert report.froc.points[-1].sensitivity.value == 1.0
-    assert "test_501" in Path(scores, "slides_report.html").read_text() or report.summary
 
 
 class Silent:

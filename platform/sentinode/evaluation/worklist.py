@@ -152,4 +152,4 @@ def _cautions(scores: Sequence[SlideScore], rule: ScreeningRule) -> tuple[str, .
 
 def _plain(cell: object) -> object:
     """Text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" else cell
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -74,6 +74,7 @@ def test_the_table_has_a_row_for_each_slide_and_no_formula() -> None:
     assert rows[0]["slide"] == "flagged"
     assert rows[0]["flags"] == "pen"
     assert rows[0]["group"] == "read"
+    assert rows[1]["flags"] == ""
     assert rows[-1]["score"] == "0.01"
     assert "'=cmd()" in {row["slide"] for row in rows}
     assert next(row for row in rows if row["slide"] == "broken")["score"] == ""
