@@ -112,7 +112,7 @@ class Preprocess(nn.Module):
         return fitted_BCOO
 
     def fit_coarsely(self, images_BHWC: Tensor) -> Tensor:
-        """``fit`` to a grey level or two, for training: resized in bfloat16 on the units made for it, in half the time."""
+        """``fit`` to a grey level or two, for training: resized in bfloat16, in half the time."""
         px = self.config.input_px
         if self.config.fit == "crop" or px == PATCH_PX:
             return self.fit(images_BHWC)
