@@ -28,6 +28,8 @@ from sentinode.slides.corrections import SCORE, SUFFIX, Corrections, read_correc
 from sentinode.slides.reader import open_slide
 from sentinode.storage import Store, absolute_url, join_url, open_parent, open_store
 
+_OF_MODELS: Final = (".tissue.geojson", ".lesions.geojson")
+"""What a model wrote of a slide."""
 UNKNOWN_PROBABILITY: Final = 0.5
 """Of an outline without score: where the model saw nothing, it is to learn."""
 
@@ -57,7 +59,9 @@ def corrected_patches(config: IngestConfig) -> tuple[SlideSource, Listing]:
         )
     slides, centres, patients = slide_columns([name for name, *_ in rows])
     train = SPLITS.index(Split.TRAIN)
-    return SlideSource(root, config.slides.um_px), Listing(
+    # Places are pixels, so a size that was given by hand only has to let slides without one be opened.
+    um_px = config.slides.um_px or next((f.slide.um_px for f in files if f.slide.um_px), None)
+    return SlideSource(root, um_px), Listing(
         [reference(key, corner, side) for _, key, _, corner, side, _ in rows],
         np.array([size for _, _, size, *_ in rows], np.int64),
         np.array([label for *_, label in rows], np.int8),
@@ -102,12 +106,10 @@ def _files(store: Store) -> Iterable[Corrections]:
     """Every file of corrections, in the order of keys; of plain ``<slide>.geojson`` as well."""
     names: set[str] = set()
     for info in store.list():
-        if not info.key.lower().endswith(".geojson"):
-            continue
         name = PurePosixPath(info.key).name
-        stem = name.removesuffix(SUFFIX) if name.endswith(SUFFIX) else PurePosixPath(info.key).stem
-        if "." in stem and not name.endswith(SUFFIX):
-            continue  # tissue.geojson, lesions.geojson: what a model wrote
+        if not name.lower().endswith(".geojson") or name.endswith(_OF_MODELS):
+            continue
+        stem = name.removesuffix(SUFFIX) if name.endswith(SUFFIX) else PurePosixPath(name).stem
         found = read_corrections(store.get(info.key), store.locate(info.key), stem)
         if found.slide.slide in names:
             raise SourceError(

@@ -28,7 +28,9 @@ SLIDE_SUFFIXES: Final = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".bi
 ANNOTATION_SUFFIXES: Final = (".xml", ".geojson")
 REFERENCE: Final = "reference.csv"
 STAGE_LABELS: Final = "stage_labels.csv"
-_MASKS: Final = ("_mask", "_tissue", "_heatmap")
+_NO_SLIDES: Final = ("_mask", ".heat_map")
+_NO_ANNOTATIONS: Final = (".tissue", ".lesions", ".corrections")
+"""Ends of names of what others made of a slide: masks of Camelyon, and files of a model."""
 _SHOWN: Final = 5
 
 
@@ -106,7 +108,7 @@ def by_name(store: Store) -> tuple[dict[str, ObjectInfo], dict[str, ObjectInfo],
         if path.name in (REFERENCE, STAGE_LABELS):
             tables.append(info.key)
         for suffixes, group in ((SLIDE_SUFFIXES, slides), (ANNOTATION_SUFFIXES, annotations)):
-            if suffix in suffixes and not path.stem.endswith(_MASKS) and "." not in path.stem:
+            if suffix in suffixes and not path.stem.endswith(_NO_SLIDES + _NO_ANNOTATIONS):
                 if path.stem in group:
                     raise SourceError(
                         f"{store.url} has {group[path.stem].key} and {info.key}",

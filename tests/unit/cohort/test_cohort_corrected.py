@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import shapely
 from shapely import box
+from slide_files import gradient, write_pyramid
 
 from sentinode.cohort.corrected import choose_corrected, corrected_patches
 from sentinode.cohort.heat import heat_of
@@ -121,6 +122,17 @@ def test_slides_lie_where_the_corrections_say_or_below_source(slides: Path, tmp_
     save(tmp_path / "c")
     with pytest.raises(SourceError, match="do not say where the slide lies"):
         corrected_patches(config)
+
+
+def test_a_slide_that_does_not_say_its_size_is_read_with_the_one_that_was_given(tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "a.tif", gradient(600, 600), mpp=None)
+    about = CorrectedSlide(slide="a", slide_url=str(tmp_path / "a.tif"), um_px=0.972)
+    mark = Correction.of(Region(box(200, 200, 400, 300)), Mark())
+    (tmp_path / f"a{SUFFIX}").write_bytes(Corrections(about, (mark,)).to_geojson())
+    source, listing = corrected_patches(IngestConfig(corrections=str(tmp_path), out=str(tmp_path / "out")))
+    items = listing.items(range(len(listing)))
+    assert len(items) > 10
+    assert not [bad for _, bad in source.read(items) if isinstance(bad, BadImage)]
 
 
 def test_files_of_models_are_passed_over_and_doubles_refused(slides: Path, tmp_path: Path) -> None:

@@ -85,9 +85,19 @@ def test_known_defects_are_honoured(tmp_path: Path) -> None:
 
 
 def test_slides_of_ones_own_need_an_annotation(tmp_path: Path) -> None:
-    write(tmp_path, "a.svs", "a.geojson", "a.tissue.geojson", "b.ndpi")
+    dotted = "TCGA-CR-7395-01A-01-TS1.5C5A"
+    write(
+        tmp_path,
+        "a.svs",
+        "a.geojson",
+        "a.tissue.geojson",
+        "a.heat_map.tif",
+        "b.ndpi",
+        f"{dotted}.svs",
+        f"{dotted}.xml",
+    )
     cohort = found(tmp_path)
-    assert [(s.name, s.annotation) for s in cohort.slides] == [("a", "a.geojson")]
+    assert [(s.name, s.annotation) for s in cohort.slides] == [(dotted, f"{dotted}.xml"), ("a", "a.geojson")]
     assert "b" in cohort.warnings[0]
 
 
