@@ -73,6 +73,8 @@ class Attacker:
         headers: Headers = [(b"content-type", kind)]
         if self._chance(0.8):
             headers.append((b"content-length", str(len(body)).encode()))
+        if kind == b"application/octet-stream" and self._chance(0.8):
+            headers.append((b"x-sentinode-shape", b"1,96,96,3"))
         for _ in range(self._pick(4)):
             headers.append(self._header())
         if self._key and self._chance(0.9):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from page_parts import browser, served
+from page_parts import browser
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
+from served_parts import served
 from serving_parts import encode, make_parts, random_patches
 
 from sentinode.bundle.bundle import open_bundle

@@ -25,6 +25,7 @@ from sentinode.serving.engine import Engine
 from sentinode.serving.explain_route import EXPLAIN, Explanations
 from sentinode.serving.guard import CALLER, REQUEST_ID, Guard
 from sentinode.serving.metrics import Metrics
+from sentinode.serving.openapi import openapi
 from sentinode.serving.pages import create_pages, refusal
 from sentinode.serving.predict import Predict
 from sentinode.serving.predictor import Scored
@@ -84,7 +85,11 @@ class Endpoint:
         folder = self.args.trust.viewer_folder or checkout_folder()
         viewer = Viewer(folder) if folder else None
         page = [Route("/", viewer.page), Route("/viewer/{name}", viewer.file)] if viewer else []
-        return [Route(EXPLAIN, self._explanations.route, methods=["POST"]), *page]
+        return [
+            Route(EXPLAIN, self._explanations.route, methods=["POST"]),
+            Route("/openapi.json", openapi),
+            *page,
+        ]
 
     def _on_answered(self, scope: Scope, version: Version, scored: Scored, verdicts: list[str]) -> None:
         flags = [flag for found in scored.flags for flag in found]
