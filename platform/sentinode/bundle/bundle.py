@@ -2,8 +2,8 @@
 
 A bundle is ``bundles/<digest>/`` with ``model.onnx``, ``model.safetensors``, ``golden.safetensors``,
 ``model_card.md`` for people and ``card.json`` for programs, and for some networks ``dense.onnx``, which scores
-whole tiles of slides. The card is written last, so a bundle without one does not exist. The digest is the SHA-256
-of ``card.json``.
+whole tiles of slides, or ``model.int8.onnx``, which is smaller and less exact. The card is written last, so a bundle
+without one does not exist. The digest is the SHA-256 of ``card.json``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ GOLDEN_NAME: Final = "golden.safetensors"
 MODEL_CARD_NAME: Final = "model_card.md"
 FILE_NAMES: Final = (ONNX_NAME, WEIGHTS_NAME, GOLDEN_NAME, MODEL_CARD_NAME)
 DENSE_NAME: Final = "dense.onnx"
-OPTIONAL_NAMES: Final = (DENSE_NAME,)
+INT8_NAME: Final = "model.int8.onnx"
+OPTIONAL_NAMES: Final = (DENSE_NAME, INT8_NAME)
 
 _MOST_BYTES: Final = {
     CARD_NAME: 4 << 20,
@@ -40,6 +41,7 @@ _MOST_BYTES: Final = {
     GOLDEN_NAME: 64 << 20,
     ONNX_NAME: 2 << 30,
     DENSE_NAME: 2 << 30,
+    INT8_NAME: 2 << 30,
     WEIGHTS_NAME: 16 << 30,
 }
 """Larger files are refused before they are fetched; ONNX, being a protocol buffer, ends at 2 GiB."""
@@ -65,6 +67,11 @@ class Bundle:
     def dense_path(self) -> Path | None:
         """The graph for tiles of slides, described by ``card.dense``; None where the network has no such form."""
         return self.folder / DENSE_NAME if DENSE_NAME in self.card.files else None
+
+    @property
+    def int8_path(self) -> Path | None:
+        """The same as int8, at the loss of AUROC that ``card.int8`` states; None where it was not made."""
+        return self.folder / INT8_NAME if INT8_NAME in self.card.files else None
 
     @property
     def safetensors_path(self) -> Path:

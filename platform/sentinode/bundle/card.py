@@ -7,6 +7,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
+from sentinode.bundle.int8 import Int8Facts
 from sentinode.bundle.scores import ScoreReference
 from sentinode.bundle.stain import StainStatistics
 from sentinode.config import Frozen, Record
@@ -95,6 +96,8 @@ class Card(Record):
     """The windows of ``dense.onnx``, which scores whole tiles of slides; None where the network has no such form."""
     licence: str
     """Of the weights, e.g. ``Apache-2.0, trained on CC0 data``."""
+    int8: Int8Facts | None = None
+    """What ``model.int8.onnx`` costs; None where the bundle has no such file."""
     start_licence: str | None = None
     """Of the weights that training started from; None for random ones, and on old cards."""
     notice: str = RESEARCH_USE_ONLY

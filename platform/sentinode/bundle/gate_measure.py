@@ -63,7 +63,9 @@ def measure(
         sensitivity=_strata((bundle, predicted), old, policy.level, lesion_sizes or {}) if old else (),
         calibration=_calibration(predicted, policy.level),
         latency=_latency([bundle, *([old[0]] if old else [])]),
-        golden_difference=golden_difference(bundle, OnnxModel(bundle.onnx_path)),
+        golden_difference=golden_difference(
+            OnnxModel(bundle.onnx_path), bundle.golden, bundle.card.calibration
+        ),
         licence=bundle.card.licence,
         start_licence=bundle.card.start_licence,
         cautions=_cautions(predicted, old[0] if old else None),

@@ -12,6 +12,7 @@ from sentinode.bundle.bundle import (
     CARD_NAME,
     DENSE_NAME,
     GOLDEN_NAME,
+    INT8_NAME,
     MODEL_CARD_NAME,
     ONNX_NAME,
     WEIGHTS_NAME,
@@ -23,6 +24,7 @@ from sentinode.bundle.dense_model import DenseModel
 from sentinode.bundle.golden import Golden, probabilities
 from sentinode.bundle.onnx_model import OnnxModel
 from sentinode.bundle.pins import pinned
+from sentinode.bundle.verify import check_int8
 from sentinode.errors import BundleError, PreconditionFailedError
 from sentinode.storage import Store
 
@@ -38,11 +40,12 @@ def seal(
     golden: Golden,
     model_card: str,
     dense_path: Path | None = None,
+    int8_path: Path | None = None,
 ) -> str:
     """Write a bundle into the registry ``store`` and return its digest; ``card.files`` is filled in here.
 
     ``model_card`` is the same in Markdown, for people. ``dense_path`` is the graph for tiles of slides that
-    ``card.dense`` describes.
+    ``card.dense`` describes, ``int8_path`` the int8 graph whose cost ``card.int8`` states.
 
     Before anything is written, ONNX Runtime must load the graph and reproduce the golden probabilities to
     ``GOLDEN_TOLERANCE``, and the dense graph must score a tile as the patch graph scores its patches. Sealing the
@@ -60,6 +63,11 @@ def seal(
     if dense_path is not None and card.dense is not None:
         DenseModel(dense_path, card.dense).check_equals(OnnxModel(onnx_path), golden.images_BHWC)
         paths[DENSE_NAME] = dense_path
+    if (int8_path is None) != (card.int8 is None):
+        raise BundleError("a card and an int8 graph of which one is missing", "both or neither")
+    if int8_path is not None and card.int8 is not None:
+        check_int8(OnnxModel(int8_path), card.int8, golden, card.calibration)
+        paths[INT8_NAME] = int8_path
     made = {GOLDEN_NAME: golden.to_bytes(), MODEL_CARD_NAME: model_card.encode()}
     files = {
         **{name: _file_record(path) for name, path in paths.items()},

@@ -66,6 +66,10 @@ def card_facts(digest: str, card: Card, aliases: Sequence[str]) -> dict[str, str
             f"threshold {point.threshold:.4f}, sensitivity {point.sensitivity:.3f}, "
             f"specificity {point.specificity:.3f} on valid{default}"
         )
+    if card.int8:
+        facts["Int8"] = (
+            f"{card.int8.method}, loses {card.int8.auroc_loss:.4f} of AUROC on {card.int8.patches} valid patches"
+        )
     if card.stain:
         facts["Stain"] = f"statistics of {card.stain.patches} training patches"
     if card.scores:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from sentinode.bundle.bundle import Bundle, open_bundle
 from sentinode.bundle.gate import decide
@@ -52,6 +52,10 @@ class PromoteCommand(Frozen):
     """Licence of the weights, as the card states it."""
     start_licence: str | None = None
     """Licence of the weights that training started from; by default what timm says of its own."""
+    int8: bool = False
+    """Put an int8 graph into the bundle as well; its loss of AUROC on validation is measured and stated on the card."""
+    int8_max_loss: float = Field(default=0.005, ge=0, lt=1)
+    """AUROC that int8 may lose on validation; with more, nothing is sealed."""
     data: StoreUrl | None = None
     """URL of the data set on whose validation split bundles are compared; by default the one in the run's record."""
     lesion_sizes: StoreUrl | None = None
@@ -69,6 +73,8 @@ class PromoteCommand(Frozen):
             raise ValueError("give either run or bundle")
         if self.bundle is not None and self.alias is None:
             raise ValueError("a sealed bundle without an alias leaves nothing to do: give alias")
+        if self.bundle is not None and self.int8:
+            raise ValueError("a sealed bundle cannot be changed: int8 goes with run")
         if self.force is not None and not self.force.strip():
             raise ValueError("force takes the reason, in words")
         return self
@@ -101,6 +107,7 @@ def promote(config: PromoteCommand) -> str:
             name=config.name,
             licence=config.licence,
             licence_at_start=config.start_licence,
+            int8_max_loss=config.int8_max_loss if config.int8 else None,
         )
     else:
         digest = resolve(registry, config.bundle or "")

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from pydantic import JsonValue
 
+from sentinode.bundle.bundle import INT8_NAME
 from sentinode.bundle.card import Card, OperatingPoint, Provenance
 from sentinode.bundle.golden import Golden
 from sentinode.bundle.scores import ScoreReference
 from sentinode.bundle.seal import seal
 from sentinode.bundle.stain import StainStatistics
 from sentinode.commands.evaluate import REPORT_JSON
+from sentinode.commands.promote_int8 import int8_words, make_int8
 from sentinode.commands.report_facts import facts_of
 from sentinode.data.manifest import Manifest, load_manifest
 from sentinode.data.pixels import read_pixels, sample_pixels
@@ -36,13 +38,20 @@ STAIN_PATCHES = 4096
 
 
 def seal_run(
-    run: str, registry: Store, *, name: str | None, licence: str, licence_at_start: str | None = None
+    run: str,
+    registry: Store,
+    *,
+    name: str | None,
+    licence: str,
+    licence_at_start: str | None = None,
+    int8_max_loss: float | None = None,
 ) -> str:
     """Seal the detector of ``run`` with its evaluation into ``registry``; returns the bundle's digest.
 
-    ``licence_at_start``: of the weights that training started from, where these are not timm's own. Raises ConfigError
-    where the run has not finished or was not evaluated, BundleError where the exported graph does not reproduce
-    PyTorch's probabilities on the golden patches.
+    ``licence_at_start``: of the weights that training started from, where these are not timm's own.
+    ``int8_max_loss``: the AUROC that an int8 graph may lose on validation; None makes none. Raises ConfigError where
+    the run has not finished or was not evaluated, BundleError where the exported graph does not reproduce PyTorch's
+    probabilities on the golden patches or int8 loses more.
     """
     store = open_store(run)
     record, detector = load_detector(run)
@@ -60,11 +69,15 @@ def seal_run(
         dense_path = Path(folder, "dense.onnx")
         dense = export_dense_onnx(detector, dense_path)
         store.download(WEIGHTS_KEY, weights)
+        int8 = None
+        if int8_max_loss is not None:
+            int8 = make_int8(onnx, manifest, data, golden, report.calibration, int8_max_loss)
         card = _card(name, licence, record, manifest, report).model_copy(
             update={
                 "stain": StainStatistics.of(sample_pixels(manifest, data, Split.TRAIN, STAIN_PATCHES)),
                 "scores": _scores(valid, report),
                 "dense": dense,
+                "int8": int8,
                 "start_licence": licence_at_start or start_licence(record.experiment.model),
             }
         )
@@ -75,7 +88,8 @@ def seal_run(
             safetensors_path=weights,
             golden=golden,
             dense_path=dense_path if dense else None,
-            model_card=model_card(report, facts_of(record, manifest, store.url, licence)),
+            int8_path=onnx.with_name(INT8_NAME) if int8 else None,
+            model_card=model_card(report, facts_of(record, manifest, store.url, licence)) + int8_words(int8),
         )
 
 

@@ -13,7 +13,10 @@ from sentinode import cli
 from sentinode.bundle.bundle import read_card
 from sentinode.bundle.gate_facts import Decision
 from sentinode.bundle.registry import read_alias, set_alias
-from sentinode.errors import PreconditionFailedError
+from sentinode.bundle.verify import open_verified
+from sentinode.commands.promote_int8 import make_int8
+from sentinode.data.manifest import load_manifest
+from sentinode.errors import BundleError, PreconditionFailedError
 from sentinode.storage import Store, open_store
 
 LENIENT = ["--gate.auroc-margin", "0.2", "--gate.sensitivity-margin", "0.5", "--gate.max-ece", "0.2"]
@@ -218,3 +221,32 @@ def test_a_damaged_bundle_is_not_rolled_back_to(
     assert sentinode("rollback", registry, "candidate", "--reason", "slow") == 1
     assert "model.onnx" in capsys.readouterr().err
     assert read_alias(registry, "candidate") == alias
+
+
+def test_int8_goes_into_the_bundle_with_its_loss_or_not_at_all(
+    runs: Path, registry: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert promote(registry, runs / "good", "--int8", "--int8-max-loss", "0.05") == 0
+    digest = read_alias(registry, "candidate").bundle
+    bundle = open_verified(registry, digest, tmp_path / "cache")
+    facts = bundle.card.int8
+    assert facts is not None
+    assert bundle.int8_path is not None
+    assert bundle.int8_path.stat().st_size < bundle.onnx_path.stat().st_size
+    assert (facts.method, facts.patches) == ("static QDQ", 240)
+    assert facts.auroc_loss_low is not None
+    assert facts.auroc_loss_low <= facts.auroc_loss < 0.05
+    assert (
+        f"{facts.auroc_loss:.4f} less than the float graph" in (bundle.folder / "model_card.md").read_text()
+    )
+    capsys.readouterr()
+    assert sentinode("bundles", registry, "show", "candidate") == 0
+    assert f"loses {facts.auroc_loss:.4f} of AUROC" in capsys.readouterr().out
+
+    manifest, data = load_manifest(str(runs / "data"))
+    (tmp_path / "model.onnx").write_bytes(bundle.onnx_path.read_bytes())
+    # No graph is better than the float one by a whole AUROC.
+    with pytest.raises(BundleError, match="of AUROC on validation"):
+        make_int8(
+            tmp_path / "model.onnx", manifest, data, bundle.golden, bundle.card.calibration, max_loss=-1
+        )
