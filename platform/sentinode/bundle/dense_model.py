@@ -16,7 +16,7 @@ from sentinode.schema import PATCH_PX
 OUTPUT_NAME: Final = "logits"
 DENSE_TOLERANCE: Final = 1e-4
 """Largest difference of a logit in a tile from that of the patch alone: rounding in another order."""
-_MOSAIC: Final = 3
+_MOSAIC: Final = 2
 
 
 class DenseModel:
@@ -29,7 +29,7 @@ class DenseModel:
     def __init__(self, path: Path, geometry: DenseGeometry, threads: int = 1) -> None:
         self.geometry = geometry
         self._name = path.name
-        self._session = load_session(path, threads)
+        self._session = load_session(path, threads, sizes_vary=True)
         inputs = [(i.name, i.type, len(i.shape), i.shape[-1]) for i in self._session.get_inputs()]
         outputs = [(o.name, o.type, len(o.shape)) for o in self._session.get_outputs()]
         if inputs != [(INPUT_NAME, "tensor(uint8)", 4, 3)] or outputs != [(OUTPUT_NAME, "tensor(float)", 3)]:
@@ -80,7 +80,7 @@ class DenseModel:
 
 
 def patch_logits(
-    model: OnnxModel, tile_HWC: NDArray[np.uint8], stride_px: int, batch: int = 64
+    model: OnnxModel, tile_HWC: NDArray[np.uint8], stride_px: int, batch: int = 32
 ) -> NDArray[np.float32]:
     """Logits float32 [h, w] of the 96x96 patches of ``tile_HWC``, ``stride_px`` apart, each scored alone."""
     views = np.lib.stride_tricks.sliding_window_view(tile_HWC, (PATCH_PX, PATCH_PX), (0, 1))

@@ -21,11 +21,11 @@ class OnnxModel:
     """One ONNX Runtime session over ``path``; safe to call from several threads.
 
     The graph takes ``images`` uint8 [B, 96, 96, 3] and gives ``logit`` float32 [B]. ``threads`` is the number
-    of threads of one call. Raises BundleError where the file is no such graph.
+    of threads of one call; ``sizes_vary`` as for ``load_session``. Raises BundleError where the file is no such graph.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        self._session = load_session(path, threads)
+    def __init__(self, path: Path, threads: int = 1, *, sizes_vary: bool = False) -> None:
+        self._session = load_session(path, threads, sizes_vary=sizes_vary)
         _check_signature(self._session, path.name)
 
     @property
@@ -39,12 +39,16 @@ class OnnxModel:
         return cast("NDArray[np.float32]", logits_B)
 
 
-def load_session(path: Path, threads: int) -> Any:
-    """An ONNX Runtime session over ``path``, on the GPU where there is one. Raises BundleError."""
+def load_session(path: Path, threads: int, *, sizes_vary: bool = False) -> Any:
+    """An ONNX Runtime session over ``path``, on the GPU where there is one. Raises BundleError.
+
+    ``sizes_vary``: for inputs of many sizes, each of which would otherwise keep a block of memory of its own.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.enable_mem_pattern = not sizes_vary
     # Spinning threads would take the cores that decode the next batch.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     data = path.read_bytes()

@@ -56,23 +56,23 @@ class TileScorer:
     def __init__(self, bundle: Bundle, stride_px: int, method: Method, threads: int = 1) -> None:
         self.stride_px = stride_px
         card = bundle.card
-        patches = OnnxModel(bundle.onnx_path, threads)
+        patches = OnnxModel(bundle.onnx_path, threads, sizes_vary=True)
         found = probabilities(patches.logits(bundle.golden.images_BHWC), card.calibration)
         bundle.golden.check_reproduced(found, f"ONNX Runtime ({patches.providers[0]})")
-        self._patches = patches
-        self._dense: DenseModel | None = None
+        self._model: OnnxModel | DenseModel = patches
         self._windows = _PATCHES
         if method == "dense":
             assert bundle.dense_path is not None
             assert card.dense is not None
-            self._dense = DenseModel(bundle.dense_path, card.dense, threads)
-            self._dense.check_equals(patches, bundle.golden.images_BHWC)
+            # Of the patch graph nothing is kept but its answer: it has memory of its own.
+            self._model = DenseModel(bundle.dense_path, card.dense, threads)
+            self._model.check_equals(patches, bundle.golden.images_BHWC)
             self._windows = card.dense
 
     @property
     def provider(self) -> str:
         """The execution provider in use."""
-        return (self._dense or self._patches).providers[0]
+        return self._model.providers[0]
 
     def read(self, slide: Slide, grid: ScoreGrid, tile: Tile) -> Pixels:
         """What the windows of the tile's cells see, uint8 [H, W, 3]. Raises as ``Slide.read_region``."""
@@ -85,10 +85,10 @@ class TileScorer:
 
     def logits(self, pixels: Pixels) -> NDArray[np.float32]:
         """Logits float32 [rows, columns] of the cells of what ``read`` gave. In patches, each pixel was read once."""
-        if self._dense is None:
-            return patch_logits(self._patches, pixels, self.stride_px)
+        if isinstance(self._model, OnnxModel):
+            return patch_logits(self._model, pixels, self.stride_px)
         every = self.stride_px // self._windows.stride_px
-        return np.ascontiguousarray(self._dense.logits(pixels[None])[0, ::every, ::every])
+        return np.ascontiguousarray(self._model.logits(pixels[None])[0, ::every, ::every])
 
 
 class ReadAhead:
