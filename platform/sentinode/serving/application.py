@@ -9,6 +9,7 @@ from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
+from sentinode.logs import configure_logging
 from sentinode.serving.args import ServeArgs
 from sentinode.serving.asgi import Endpoint
 from sentinode.serving.auth import ApiKeys
@@ -24,6 +25,7 @@ class PredictReplica:
     """
 
     def __init__(self, args: ServeArgs) -> None:
+        configure_logging()
         keys = ApiKeys.from_environment(loopback_only=_is_loopback_only())
         self._endpoint = Endpoint(args, keys, serve.get_replica_context().replica_id.unique_id)
 

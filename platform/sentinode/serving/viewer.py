@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -32,9 +33,14 @@ _LARGEST_BYTES: Final = 1 << 20
 
 
 def checkout_folder() -> Path | None:
-    """``serve/viewer`` of the checkout that this library runs from; None where it was installed without one."""
-    folder = Path(__file__).resolve().parents[3] / "serve" / "viewer"
-    return folder if (folder / PAGE).is_file() else None
+    """``serve/viewer``: beside the ``app.py`` that Serve imports (its folder is on PYTHONPATH), else of the checkout
+    that this library runs from; None where there is neither.
+    """
+    importable = [Path(entry) for entry in sys.path if entry and (Path(entry) / "app.py").is_file()]
+    for folder in (*importable, Path(__file__).resolve().parents[3] / "serve"):
+        if (folder / "viewer" / PAGE).is_file():
+            return folder / "viewer"
+    return None
 
 
 class Viewer:

@@ -23,7 +23,7 @@ from sentinode.serving.engine import Engine
 from sentinode.serving.keys import Scope, make_key
 from sentinode.serving.protocol import Prediction
 from sentinode.serving.trust_args import TrustArgs
-from sentinode.serving.viewer import Viewer
+from sentinode.serving.viewer import Viewer, checkout_folder
 from sentinode.storage import open_store
 
 PATCH = random_patches(1)[0]
@@ -139,6 +139,18 @@ def test_page_is_whole_and_locked(engine: Engine, repository: Path) -> None:
         for used in re.findall(r'(?:from |src=|href=)"(?:\./|viewer/)([^"]+)"', text):
             assert used in names
     assert "<script>" not in page.text
+
+
+def test_page_is_found_beside_the_app_that_serve_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "viewer").mkdir()
+    (tmp_path / "viewer" / "index.html").write_text("<p>Research use only")
+    assert checkout_folder() != tmp_path / "viewer"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert checkout_folder() != tmp_path / "viewer", "some folder on the path is not Serve's"
+    (tmp_path / "app.py").touch()
+    assert checkout_folder() == tmp_path / "viewer"
 
 
 def test_folder_without_a_page_is_named(tmp_path: Path) -> None:
