@@ -78,6 +78,7 @@ async function ask(item) {
 }
 
 let isDue = false;
+let shown = "";
 function refresh() {
   // Thousands of replies a second must not be thousands of layouts.
   if (isDue) return;
@@ -87,8 +88,14 @@ function refresh() {
     byId("bar").hidden = byId("work").hidden = !items.length;
     byId("summary").textContent = items.length ? summarise(items) : "";
     byId("stop").hidden = !working;
+    // Read out once, not at every patch.
+    if (!working) byId("announce").textContent = byId("summary").textContent;
+    const order = working ? "given" : byId("order").value;
+    const wanted = order === "given" ? `given ${items.length} ${items[0]?.file.name}` : "";
+    if (wanted && wanted === shown) return;
+    shown = wanted;
     const focused = document.activeElement;
-    show(ordered(items, working ? "given" : byId("order").value));
+    show(ordered(items, order));
     if (focused?.classList.contains("result")) focused.focus();
   });
 }

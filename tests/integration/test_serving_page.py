@@ -128,6 +128,33 @@ def test_patches_get_verdicts_flags_and_reasons(open_page: Page, files: list[Pat
     assert open_page.locator("main b:not(.meter b)").count() == 0, "a file's name is text, not markup"
 
 
+def test_dropped_files_are_scored_and_ordered(open_page: Page, files: list[Path]) -> None:
+    dropped = [[f.name, f.read_bytes().hex()] for f in files if f.name in ("blank.png", "one.png", "two.jpg")]
+    open_page.evaluate(
+        """(files) => {
+          const transfer = new DataTransfer();
+          for (const [name, hex] of files)
+            transfer.items.add(new File([new Uint8Array(hex.match(/../g).map((b) => parseInt(b, 16)))], name));
+          const how = { dataTransfer: transfer, bubbles: true, cancelable: true };
+          document.body.dispatchEvent(new DragEvent("drop", how));
+        }""",
+        dropped,
+    )
+    expect(open_page.locator("#announce")).to_contain_text("3 patches", timeout=WAIT_MS)
+    open_page.locator("#order").select_option("unsure")
+    expect(open_page.locator(".result").first).to_contain_text("blank.png")
+    open_page.locator("#order").select_option("high")
+    shown = open_page.locator(".result .percent").all_text_contents()[:2]
+    assert float(shown[0].split()[-2]) >= float(shown[1].split()[-2])
+    with open_page.expect_download() as saved:
+        open_page.locator("#save").click()
+    lines = Path(saved.value.path()).read_text().splitlines()
+    assert lines[0].startswith("file,probability,verdict,flags")
+    assert sum("no verdict,blank" in line for line in lines) == 1
+    open_page.locator("#clear").click()
+    expect(open_page.locator(".result")).to_have_count(0)
+
+
 def test_explanation_is_laid_over_the_patch(open_page: Page, files: list[Path]) -> None:
     choose(open_page, [f for f in files if f.name in ("one.png", "two.jpg")])
     open_page.locator("#explain").click()
