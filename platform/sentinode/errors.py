@@ -112,3 +112,19 @@ class BusyError(RequestError):
 
     def __init__(self, found: str, expected: str = "", remedy: str = "", status: int = 503) -> None:
         super().__init__(found, expected, remedy, status)
+
+
+class ClusterError(SentinodeError):
+    """Kubernetes cannot be reached, refuses, or holds something else than was expected."""
+
+
+class ClusterConflictError(ClusterError):
+    """Somebody else changed the object meanwhile."""
+
+
+class RolloutError(SentinodeError):
+    """A rollout did not do what was asked; its words say in what state it left the service."""
+
+
+class RolloutBusyError(RolloutError):
+    """Another rollout holds the service."""
