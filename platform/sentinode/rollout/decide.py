@@ -1,10 +1,10 @@
 """What the status of a RayService means for a rollout: a pure function, as rules in their order.
 
-The statuses are those of KubeRay 1.7 (``rayservice_types.go``, ``rayservice_controller.go``) and of Ray Serve's
-applications. Two of their habits matter here. A change of ``serveConfigV2`` alone is applied to the active cluster,
-whose application may still be shown RUNNING from before; so RUNNING says that nothing is broken, and the endpoint
-itself is asked what it serves. And a new cluster is expected by name: until the active cluster has another one, the old one
-answers.
+The statuses are those of KubeRay 1.7 (``rayservice_types.go``, ``rayservice_controller.go``) and of Ray
+Serve's applications. Two of their habits matter here. A change of ``serveConfigV2`` alone is applied to the
+active cluster, whose application may still be shown RUNNING from before; so RUNNING says that nothing is
+broken, and the endpoint itself is asked what it serves. And a new cluster is expected by name: until the
+active cluster has another one, the old one answers.
 """
 
 from __future__ import annotations
