@@ -41,7 +41,7 @@ def bucket() -> Iterator[str]:
 def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two patients of Camelyon17, one with micro-metastases, one with isolated tumour cells, in two centres."""
     folder = tmp_path_factory.mktemp("slides")
-    size = {"width_px": 1300, "height_px": 1300, "um_px": 0.972}
+    size = {"width_px": 1000, "height_px": 1000, "um_px": 0.972}
     synthesize(SynthesizeConfig(out=folder, layout="camelyon17", patients=2, **size), lambda *_: None)
     return folder
 
@@ -78,7 +78,7 @@ def test_slide_patient_centre_and_place_stand_beside_every_patch(slides: Path, t
     assert manifest.slides_known
     assert verify_manifest(str(tmp_path / "out"), lambda *_: None) == []
     total = [sum(summary.class_counts[c] for summary in manifest.splits.values()) for c in (0, 1)]
-    assert total[0] == total[1] > 60
+    assert total[0] == total[1] > 50
     patients: dict[str, set[str]] = {}
     for shard in manifest.shards:
         with tarfile.open(tmp_path / "out" / shard.name) as tar:
@@ -89,7 +89,7 @@ def test_slide_patient_centre_and_place_stand_beside_every_patch(slides: Path, t
                 assert facts["slide"].startswith(facts["patient"])
                 assert facts["centre"] == str(int(facts["patient"][-3:]) // 20)
                 assert side == 96
-                assert max(x, y) <= 1300 - 96
+                assert max(x, y) <= 1000 - 96
                 patients.setdefault(facts["patient"], set()).add(shard.split)
     assert {len(splits) for splits in patients.values()} == {1}, "no patient in two splits"
 
@@ -121,8 +121,8 @@ def test_slides_in_a_bucket_are_read_where_they_lie(slides: Path, tmp_path: Path
 def test_corrections_become_training_patches(slides: Path, tmp_path: Path) -> None:
     slide = next(slides.rglob("patient_000_node_0.tif"))
     marks = [
-        Correction.of(Region(shapely.box(500, 500, 800, 800)), Mark(action="reject")),
-        Correction.of(Region(shapely.box(600, 850, 800, 1000)), Mark()),
+        Correction.of(Region(shapely.box(300, 300, 600, 600)), Mark(action="reject")),
+        Correction.of(Region(shapely.box(300, 650, 500, 800)), Mark()),
     ]
     found = Corrections(CorrectedSlide(slide=slide.stem, slide_url=str(slide)), tuple(marks))
     (tmp_path / "corrections").mkdir()
