@@ -6,12 +6,29 @@ gradients on, which every backend can do.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum over ranks, whose gradient is the sum of the ranks' gradients."""
+
+    @staticmethod
+    def forward(_: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
 
 
 class RankBatchNorm(nn.Module):
@@ -42,7 +59,7 @@ class RankBatchNorm(nn.Module):
         origin_C = self.running_mean.detach().clone()
         moved = wide - _along(origin_C, x.ndim)
         sums_2C = torch.stack([moved.mean(axes), moved.square().mean(axes)])
-        sums_2C = all_reduce(sums_2C) / distributed.get_world_size()  # type: ignore[no-untyped-call]
+        sums_2C = _SumOverRanks.apply(sums_2C) / distributed.get_world_size()
         mean_C, square_C = sums_2C.unbind()
         variance_C = square_C - mean_C.square()
         self._track(mean_C.detach() + origin_C, variance_C.detach(), x.numel() // x.shape[1])
