@@ -13,6 +13,7 @@ from sentinode.config import Frozen
 from sentinode.distributed.cluster import ray_session
 from sentinode.serving.args import ServeArgs
 from sentinode.serving.local import LocalEndpoint
+from sentinode.serving.slides_args import SlidesArgs
 from sentinode.storage import StoreUrl, open_store
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,11 @@ class ServeCommand(Frozen):
     num_replicas: int = Field(default=1, ge=1)
     """Copies of the model, each a process of its own."""
 
+    scores: StoreUrl | None = None
+    """What `sentinode score` wrote: its slides are shown on the page."""
+    corrections: StoreUrl | None = None
+    """Where pathologists' corrections of these slides are kept; by default none are taken."""
+
     def args(self) -> ServeArgs:
         """The endpoint's settings, with the alias resolved to a digest."""
         digest = resolve(open_store(self.registry), self.bundle)
@@ -40,6 +46,7 @@ class ServeCommand(Frozen):
             bundle=digest,
             operating_point=self.operating_point,
             num_replicas=self.num_replicas,
+            slides=SlidesArgs(scores=self.scores, corrections=self.corrections) if self.scores else None,
         )
 
 

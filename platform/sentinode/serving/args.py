@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sentinode.config import Frozen, summarise
 from sentinode.errors import ConfigError
+from sentinode.serving.slides_args import SlidesArgs
 from sentinode.serving.traffic import ModelTraffic, Traffic, checked_digest
 from sentinode.serving.trust_args import TrustArgs
 from sentinode.storage import StoreUrl
@@ -61,6 +62,8 @@ class ServeArgs(Frozen):
     """What a refused client is told to wait."""
     trust: TrustArgs = TrustArgs()
     """Quality gate, audit log, time-outs, the page."""
+    slides: SlidesArgs | None = None
+    """Scored slides to show on the page; needs ``sentinode[slides]``."""
     cache_folder: Path | None = None
     """Where bundles are kept on a node; by default a private temporary folder for each replica."""
 

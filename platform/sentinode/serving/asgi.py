@@ -88,8 +88,18 @@ class Endpoint:
         return [
             Route(EXPLAIN, self._explanations.route, methods=["POST"]),
             Route("/openapi.json", openapi),
+            *self._slides(),
             *page,
         ]
+
+    def _slides(self) -> list[Route]:
+        if self.args.slides is None:
+            return []
+        # Only here: most endpoints show no slides and have nothing installed that reads them.
+        from sentinode.serving.slide_routes import slide_routes
+        from sentinode.serving.slide_shelf import SlideShelf
+
+        return slide_routes(SlideShelf(self.args.slides), self._on_corrected)
 
     def _on_answered(self, scope: Scope, version: Version, scored: Scored, verdicts: list[str]) -> None:
         flags = [flag for found in scored.flags for flag in found]
@@ -97,6 +107,9 @@ class Endpoint:
 
     def _on_explained(self, request: Request, digest: str) -> None:
         self._record(request.scope, "explain", digest)
+
+    def _on_corrected(self, request: Request, slide: str) -> None:
+        self._record(request.scope, f"correct {slide}", "")
 
     def _record(
         self,
@@ -169,7 +182,7 @@ def path_label(scope: Scope) -> str:
     path = route_path(scope)
     if path in _COUNTED:
         return path
-    for prefix in ("/v1/bundles/", "/v2/", "/viewer/"):
+    for prefix in ("/v1/bundles/", "/v1/slides", "/v2/", "/viewer/"):
         if path.startswith(prefix):
             return f"{prefix}*"
     return "other"

@@ -62,6 +62,15 @@ def write_heat_map_tiff(path: Path, probabilities: Grid, cell_um: float, descrip
             )
 
 
+def heat_map_png(probabilities: Grid) -> bytes:
+    """The heat map alone as RGBA PNG, one pixel a cell; transparent where nothing was scored."""
+    colour = _colour(np.nan_to_num(probabilities))
+    opacity = np.where(np.isnan(probabilities), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(np.dstack([colour, opacity])).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def overview_png(
     thumbnail: Rgb,
     probabilities: Grid,

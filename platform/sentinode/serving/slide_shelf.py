@@ -1,0 +1,208 @@
+"""The slides that ``sentinode score`` has scored, for the page: their list, tiles, heat maps, lesions, corrections.
+
+Names come from the list alone: nothing that a client sends becomes a path.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+from collections import OrderedDict
+from datetime import UTC, datetime
+from typing import Final
+
+from sentinode.config import Frozen
+from sentinode.errors import (
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    RequestError,
+    SourceError,
+)
+from sentinode.evaluation.cells_table import read_cells
+from sentinode.evaluation.slide_record import SLIDES_NAME, SlideScore, file_key, read_slides_table
+from sentinode.serving.deep_zoom import TILE_PX, DeepZoom
+from sentinode.serving.slides_args import SlidesArgs
+from sentinode.slides.corrections import SUFFIX, CorrectedSlide, Correction, Corrections, read_corrections
+from sentinode.slides.heat_map_files import heat_map_png
+from sentinode.slides.reader import open_slide
+from sentinode.storage import Store, open_store
+
+WORKLIST: Final = "worklist.csv"
+
+
+class ListedSlide(Frozen):
+    """One line of the list."""
+
+    rank: int
+    group: str = ""
+    """What the worklist says is to be done with it; empty where no worklist was made."""
+    why: str = ""
+    score: SlideScore
+
+
+class Listing(Frozen):
+    """The reply to ``GET /v1/slides``."""
+
+    slides: tuple[ListedSlide, ...]
+    corrections: bool
+    """Whether corrections are taken."""
+
+
+class ShownSlide(Frozen):
+    """The reply to ``GET /v1/slides/{name}``: what a viewer needs."""
+
+    width_px: int
+    height_px: int
+    tile_px: int = TILE_PX
+    max_level: int
+    um_px: float
+    heat_columns: int
+    heat_rows: int
+    cell_px: float
+    """Side of a cell of the heat map, in pixels of level 0."""
+
+
+class SlideShelf:
+    """Opens slides when they are asked for, and keeps the latest open. Safe to share between threads."""
+
+    def __init__(self, args: SlidesArgs) -> None:
+        self.args = args
+        self._scores = open_store(args.scores)
+        self._corrections = open_store(args.corrections) if args.corrections else None
+        self._open: OrderedDict[str, DeepZoom] = OrderedDict()
+        self._lock = threading.Lock()
+        self._known: tuple[str, dict[str, SlideScore]] = ("", {})
+
+    def listing(self) -> Listing:
+        """All slides, in the order of the worklist, else by falling score. Raises RequestError 404 without any."""
+        told = self._worklist()
+        records = list(self._records().values())
+        records.sort(key=lambda r: (told.get(r.slide, (1 << 30, "", ""))[0], -(r.score or 0.0), r.slide))
+        return Listing(
+            slides=tuple(
+                ListedSlide(
+                    rank=rank,
+                    group=told.get(r.slide, (0, "", ""))[1],
+                    why=told.get(r.slide, (0, "", ""))[2],
+                    score=r,
+                )
+                for rank, r in enumerate(records, 1)
+            ),
+            corrections=self._corrections is not None,
+        )
+
+    def shown(self, name: str) -> ShownSlide:
+        """Size and scales of one slide."""
+        record, zoom = self._record(name), self.zoom(name)
+        key = file_key(name, "cells.parquet")
+        grid, cell_um = read_cells(self._scores.get(key), self._scores.locate(key))
+        assert record.um_px is not None
+        return ShownSlide(
+            width_px=zoom.width_px,
+            height_px=zoom.height_px,
+            max_level=zoom.top,
+            um_px=record.um_px,
+            heat_columns=grid.shape[1],
+            heat_rows=grid.shape[0],
+            cell_px=cell_um / record.um_px,
+        )
+
+    def zoom(self, name: str) -> DeepZoom:
+        """The tiles of one slide. Raises SourceError, StoreError where it cannot be opened."""
+        record = self._record(name)
+        with self._lock:
+            if name in self._open:
+                self._open.move_to_end(name)
+                return self._open[name]
+        opened = DeepZoom(open_slide(record.url, record.um_px if record.um_px_given else None))
+        with self._lock:
+            # Those pushed out are closed when the last tile that is cut from them is done.
+            self._open[name] = opened
+            while len(self._open) > self.args.open_slides:
+                self._open.popitem(last=False)
+        return opened
+
+    def heat_map(self, name: str) -> bytes:
+        """RGBA PNG, a pixel a cell, transparent where nothing was scored."""
+        self._record(name)
+        key = file_key(name, "cells.parquet")
+        return heat_map_png(read_cells(self._scores.get(key), self._scores.locate(key))[0])
+
+    def lesions(self, name: str) -> bytes:
+        """GeoJSON of the model's lesions."""
+        self._record(name)
+        return self._scores.get(file_key(name, "lesions.geojson"))
+
+    def corrections(self, name: str) -> tuple[bytes, str]:
+        """The corrections of one slide and their version; an empty collection and "" where there are none."""
+        self._record(name)
+        try:
+            return self._store().get_with_etag(name + SUFFIX)
+        except ObjectNotFoundError:
+            return b'{"type": "FeatureCollection", "features": []}', ""
+
+    def correct(self, name: str, body: bytes, version: str, by: str) -> str:
+        """Put ``body`` in the place of the corrections of ``version`` and return the new version.
+
+        Raises RequestError 400 for what are no corrections, 412 where somebody else has saved meanwhile.
+        """
+        record = self._record(name)
+        try:
+            given = read_corrections(body, "the request", name)
+        except SourceError as error:
+            raise RequestError(error.found, error.expected, error.remedy) from error
+        about = CorrectedSlide(
+            slide=name,
+            slide_url=record.url,
+            um_px=record.um_px if record.um_px_given else None,
+            bundle=record.bundle,
+        )
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        stamped = tuple(
+            Correction(c.region, c.mark if c.mark.at else c.mark.model_copy(update={"by": by, "at": now}))
+            for c in given.corrections
+        )
+        data = Corrections(about, stamped).to_geojson()
+        try:
+            if version:
+                return self._store().put(name + SUFFIX, data, if_match=version)
+            return self._store().put(name + SUFFIX, data, if_none_match=True)
+        except PreconditionFailedError as error:
+            raise RequestError(
+                "somebody else has saved corrections of this slide",
+                "the latest version",
+                "load them and save again",
+                412,
+            ) from error
+
+    def _store(self) -> Store:
+        if self._corrections is None:
+            raise RequestError(
+                "this endpoint takes no corrections", "a place for them", "see SlidesArgs", 404
+            )
+        return self._corrections
+
+    def _record(self, name: str) -> SlideScore:
+        record = self._records().get(name)
+        if record is None or record.status != "done":
+            raise RequestError("there is no such scored slide", "one of GET /v1/slides", status=404)
+        return record
+
+    def _records(self) -> dict[str, SlideScore]:
+        info = self._scores.stat(SLIDES_NAME)
+        if info is None:
+            raise RequestError("no slide has been scored yet", "what sentinode score writes", status=404)
+        if info.etag != self._known[0]:
+            table = read_slides_table(self._scores.get(SLIDES_NAME), self._scores.locate(SLIDES_NAME))
+            self._known = (info.etag, {record.slide: record for record in table})
+        return self._known[1]
+
+    def _worklist(self) -> dict[str, tuple[int, str, str]]:
+        """Rank, group and reason by slide."""
+        try:
+            text = self._scores.get(WORKLIST).decode()
+        except ObjectNotFoundError:
+            return {}
+        rows = csv.DictReader(io.StringIO(text))
+        return {row["slide"].lstrip("'"): (int(row["rank"]), row["group"], row["why"]) for row in rows}
