@@ -27,10 +27,30 @@ export async function explain(image, signal) {
   return { png: await response.blob(), scale: Number(response.headers.get("x-explanation-scale")) };
 }
 
+const slidePath = (name, part = "") => `v1/slides/${encodeURIComponent(name)}${part}`;
+export const slides = () => asked("v1/slides").then((response) => response.json());
+export const slide = (name) => asked(slidePath(name)).then((response) => response.json());
+export const heatMap = (name) => asked(slidePath(name, "/heat.png")).then((response) => response.blob());
+export const lesions = (name) => asked(slidePath(name, "/lesions")).then((response) => response.json());
+
+export async function corrections(name) {
+  const response = await asked(slidePath(name, "/corrections"));
+  return { geojson: await response.json(), version: response.headers.get("etag") };
+}
+
+// Returns the new version; refused with 412 where somebody else has saved since `version`.
+export async function saveCorrections(name, geojson, version) {
+  const headers = { "If-Match": version || '""', "Content-Type": "application/geo+json" };
+  const response = await asked(slidePath(name, "/corrections"), { method: "PUT", body: JSON.stringify(geojson), headers });
+  return response.headers.get("etag");
+}
+
+export const credentials = () => (key ? { Authorization: `Bearer ${key}` } : {});
+
 const scale = (mpp) => (mpp ? { "X-MPP-UM-PX": mpp } : {});
 
 async function asked(path, options = {}) {
-  const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+  const headers = { ...options.headers, ...credentials() };
   for (let attempt = 1; ; attempt += 1) {
     let response;
     try {

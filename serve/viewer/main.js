@@ -5,6 +5,7 @@ import { showCard } from "./card.js";
 import { showDetail } from "./detail.js";
 import { byId, make } from "./dom.js";
 import { previewOf } from "./preview.js";
+import { connectSlides } from "./slides.js";
 import { arrowKeys, csv, fill, ordered, row, save, show, summarise } from "./results.js";
 
 const AT_ONCE = 4;
@@ -32,6 +33,7 @@ async function connect() {
     byId("model").textContent = `${card.name}, bundle ${bundle.slice(0, 12)}`;
     byId("mpp-help").textContent = `The model expects ${card.mpp_um_px}.`;
     showCard(card, bundle);
+    await connectSlides(trouble);
     trouble(null);
   } catch (error) {
     trouble(error);
@@ -152,12 +154,13 @@ function tabs() {
       byId(one.getAttribute("aria-controls")).hidden = !isOn;
     }
   };
-  all.forEach((tab, at) => {
+  all.forEach((tab) => {
     tab.addEventListener("click", () => select(tab));
     tab.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!step) return;
-      const next = all[(at + step + all.length) % all.length];
+      const shown = all.filter((one) => !one.hidden);
+      const next = shown[(shown.indexOf(tab) + step + shown.length) % shown.length];
       select(next);
       next.focus();
     });

@@ -23,7 +23,14 @@ from sentinode.evaluation.cells_table import read_cells
 from sentinode.evaluation.slide_record import SLIDES_NAME, SlideScore, file_key, read_slides_table
 from sentinode.serving.deep_zoom import TILE_PX, DeepZoom
 from sentinode.serving.slides_args import SlidesArgs
-from sentinode.slides.corrections import SUFFIX, CorrectedSlide, Correction, Corrections, read_corrections
+from sentinode.slides.corrections import (
+    HEALTHY,
+    SUFFIX,
+    CorrectedSlide,
+    Correction,
+    Corrections,
+    read_corrections,
+)
 from sentinode.slides.heat_map_files import heat_map_png
 from sentinode.slides.reader import open_slide
 from sentinode.storage import Store, open_store
@@ -160,7 +167,11 @@ class SlideShelf:
         )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         stamped = tuple(
-            Correction(c.region, c.mark if c.mark.at else c.mark.model_copy(update={"by": by, "at": now}))
+            Correction.of(
+                c.region,
+                c.mark if c.mark.at else c.mark.model_copy(update={"by": by, "at": now}),
+                str(c.region.label) != HEALTHY,
+            )
             for c in given.corrections
         )
         data = Corrections(about, stamped).to_geojson()

@@ -1,0 +1,178 @@
+// The slides' view: what to read first, the slide with its heat map, its lesions, and a pathologist's corrections.
+
+import * as api from "./api.js";
+import { byId, make, percent } from "./dom.js";
+import { Stage, boundsOf } from "./stage.js";
+
+const LENGTH = "Longest diameter um", SCORE = "Score";
+let name = null, stage = null, version = "", lesions = [], marks = new Map(), areas = [], chosen = null, isChanged = false;
+
+// Shows the tab where the endpoint has slides; onTrouble(error) tells what went wrong.
+export async function connectSlides(onTrouble) {
+  trouble = onTrouble;
+  try {
+    const listing = await api.slides();
+    byId("tab-slides").hidden = false;
+    byId("correcting").hidden = !listing.corrections;
+    list(listing.slides);
+  } catch (error) {
+    byId("tab-slides").hidden = true;
+    if (error.status !== 404) throw error;
+  }
+}
+let trouble = () => {};
+
+function list(slides) {
+  byId("slide-list").replaceChildren(...slides.map(({ rank, group, why, score }) => {
+    const isDone = score.status === "done";
+    const words = isDone ? `score ${score.score?.toFixed(3) ?? "unknown"}, ${score.lesions} lesions, ${score.node_class ?? "no class"}` : score.reason;
+    const button = make("button", { type: "button", disabled: !isDone, title: why, onclick: () => open(score.slide, button) },
+      make("b", {}, `${rank}. ${score.slide}`), make("span", {}, words), group ? make("span", { class: "group" }, group) : null);
+    return make("li", {}, button);
+  }));
+}
+
+async function open(slide, button) {
+  if (isChanged && !confirm("Corrections of this slide are not saved. Leave them?")) return;
+  for (const one of document.querySelectorAll("#slide-list [aria-current]")) one.removeAttribute("aria-current");
+  button.setAttribute("aria-current", "true");
+  try {
+    trouble(null);
+    say(`Opening ${slide} …`);
+    const [shown, heat, found, corrected] = await Promise.all(
+      [api.slide(slide), api.heatMap(slide), api.lesions(slide), byId("correcting").hidden ? null : api.corrections(slide)]);
+    stage?.close();
+    byId("slide-work").hidden = false;
+    Object.assign(byId("slide-name"), { textContent: slide });
+    stage = await Stage.open(byId("stage"), slide, shown);
+    [name, chosen, isChanged] = [slide, null, false];
+    lesions = found.features.map((feature, at) => ({ ...feature, number: Number(/\d+$/.exec(feature.properties.name)?.[0] ?? at + 1) }));
+    take(corrected ?? { geojson: { features: [] }, version: "" });
+    await stage.addHeat(heat, Number(byId("heat-opacity").value) / 100);
+    say(`${slide}: ${lesions.length} lesions`);
+    refresh();
+  } catch (error) {
+    say("");
+    trouble(error);
+  }
+}
+
+function take({ geojson, version: latest }) {
+  version = latest;
+  marks = new Map();
+  areas = [];
+  for (const feature of geojson.features) {
+    const mark = feature.properties.sentinode ?? { action: "draw" };
+    if (mark.lesion !== null && mark.lesion !== undefined) marks.set(mark.lesion, mark);
+    else areas.push({ geometry: feature.geometry, isTumour: feature.properties.classification?.name === "Tumor", mark });
+  }
+}
+
+const stateOf = (lesion) => marks.get(lesion.number)?.action;
+
+function refresh() {
+  byId("lesions").replaceChildren(...lesions.map((lesion) => {
+    const { properties } = lesion, state = stateOf(lesion), measured = properties.measurements ?? {};
+    const judge = (action, word) => make("button",
+      { type: "button", "aria-pressed": String(state === action), onclick: () => mark(lesion, action) }, word);
+    return make("li", { class: state ?? "" },
+      make("button", { type: "button", class: "jump", "aria-current": lesion === chosen ? "true" : undefined, onclick: () => jump(lesion) },
+        make("b", {}, `${lesion.number}. ${properties.classification?.name ?? ""}`),
+        make("span", {}, `${percent(measured[SCORE] ?? 0)}, ${Math.round(measured[LENGTH] ?? 0)} um`)),
+      byId("correcting").hidden ? null : make("span", { class: "judge", role: "group", "aria-label": `Lesion ${lesion.number}` },
+        judge("accept", "Accept"), judge("reject", "Reject")));
+  }));
+  byId("areas").replaceChildren(...areas.map((area, at) => make("li", {},
+    make("button", { type: "button", class: "jump", onclick: () => stage.jump(boundsOf(area.geometry)) }, `Drawn ${at + 1}: ${area.isTumour ? "tumour" : "healthy"}`),
+    make("button", { type: "button", onclick: () => { areas.splice(at, 1); changed(); } }, "Remove"))));
+  byId("save-corrections").disabled = !isChanged;
+  byId("no-lesions").hidden = lesions.length > 0;
+  stage.outline([
+    ...lesions.map((lesion) => ({ geometry: lesion.geometry, kind: stateOf(lesion) ?? "found", isChosen: lesion === chosen })),
+    ...areas.map((area) => ({ geometry: area.geometry, kind: area.isTumour ? "accept" : "reject" })),
+  ]);
+}
+
+function jump(lesion) {
+  chosen = lesion;
+  stage.jump(boundsOf(lesion.geometry));
+  refresh();
+  byId("lesions").querySelector("[aria-current]")?.focus();
+}
+
+function mark(lesion, action) {
+  if (stateOf(lesion) === action) marks.delete(lesion.number);
+  else marks.set(lesion.number, { action, lesion: lesion.number });
+  changed();
+}
+
+function changed() {
+  isChanged = true;
+  refresh();
+}
+
+function draw(isTumour) {
+  byId("drawing").hidden = false;
+  byId("drawing-what").textContent = `Drawing ${isTumour ? "tumour" : "healthy tissue"}: click point after point, or move the slide and press Enter for a point at its centre.`;
+  stage.draw((ring) => {
+    areas.push({ geometry: { type: "Polygon", coordinates: [ring] }, isTumour, mark: { action: "draw" } });
+    changed();
+  });
+  byId("stage").focus();
+}
+
+function finish(isKept) {
+  if (!stage?.points) return;
+  const points = stage.finish(isKept);
+  byId("drawing").hidden = true;
+  if (isKept && points < 3) say("An outline needs at least three points: nothing was drawn.");
+}
+
+function collection() {
+  const feature = (geometry, isTumour, mark, title, measurements) => ({
+    type: "Feature", geometry,
+    properties: { objectType: "annotation", name: title, classification: { name: isTumour ? "Tumor" : "Ignore*" }, measurements, sentinode: mark },
+  });
+  return {
+    type: "FeatureCollection",
+    features: [
+      ...lesions.filter((lesion) => marks.has(lesion.number)).map((lesion) => {
+        const mark = marks.get(lesion.number);
+        return feature(lesion.geometry, mark.action === "accept", mark, lesion.properties.name, { [SCORE]: lesion.properties.measurements?.[SCORE] ?? 0 });
+      }),
+      ...areas.map((area, at) => feature(area.geometry, area.isTumour, area.mark, `drawn ${at + 1}`, {})),
+    ],
+  };
+}
+
+async function save() {
+  try {
+    version = await api.saveCorrections(name, collection(), version);
+    isChanged = false;
+    trouble(null);
+    say("Corrections saved.");
+    take(await api.corrections(name));
+    refresh();
+  } catch (error) {
+    trouble(error);
+  }
+}
+
+const say = (words) => { byId("slide-said").textContent = words; };
+
+byId("heat-opacity").addEventListener("input", (event) => stage?.setOpacity(Number(event.target.value) / 100));
+byId("zoom-in").addEventListener("click", () => stage?.zoom(1.6));
+byId("zoom-out").addEventListener("click", () => stage?.zoom(1 / 1.6));
+byId("zoom-home").addEventListener("click", () => stage?.zoom(0));
+byId("draw-tumour").addEventListener("click", () => draw(true));
+byId("draw-healthy").addEventListener("click", () => draw(false));
+byId("draw-done").addEventListener("click", () => finish(true));
+byId("draw-stop").addEventListener("click", () => finish(false));
+byId("save-corrections").addEventListener("click", save);
+byId("stage").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && stage?.points) stage.pointAtCentre();
+  else if (event.key === "Escape") finish(false);
+  else return;
+  event.preventDefault();
+});
+addEventListener("beforeunload", (event) => { if (isChanged) event.preventDefault(); });

@@ -1,0 +1,150 @@
+// A slide on the screen: OpenSeadragon for pixels and heat map, an SVG above it for outlines, in pixels of level 0.
+
+import * as api from "./api.js";
+import { make } from "./dom.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+let library;
+
+function load() {
+  library ??= new Promise((resolve, reject) => {
+    const script = make("script", { src: "viewer/openseadragon.js", onload: resolve, onerror: () => reject(new Error("openseadragon.js is missing")) });
+    document.head.append(script);
+  });
+  return library;
+}
+
+export const drawn = (tag, attributes) => {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+};
+
+export class Stage {
+  // place: the element; shown: sizes as the endpoint tells them.
+  static async open(place, name, shown) {
+    await load();
+    return new Stage(place, name, shown);
+  }
+
+  constructor(place, name, shown) {
+    this.shown = shown;
+    this.points = null;
+    place.replaceChildren();
+    const url = `v1/slides/${encodeURIComponent(name)}`;
+    this.viewer = OpenSeadragon({
+      element: place,
+      showNavigationControl: false,
+      drawer: "canvas",
+      animationTime: matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 0.4,
+      maxZoomPixelRatio: 4,
+      gestureSettingsMouse: { clickToZoom: false },
+      loadTilesWithAjax: true,
+      ajaxHeaders: api.credentials(),
+      tileSources: {
+        width: shown.width_px, height: shown.height_px, tileSize: shown.tile_px, tileOverlap: 0, minLevel: 0, maxLevel: shown.max_level,
+        getTileUrl: (level, column, row) => `${url}/tiles/${level}/${column}_${row}.jpg`,
+      },
+    });
+    this.layer = drawn("g", {});
+    this.svg = drawn("svg", { class: "outlines", "aria-hidden": "true" });
+    this.svg.append(this.layer);
+    this.viewer.canvas.append(this.svg);
+    for (const event of ["open", "update-viewport", "resize"]) this.viewer.addHandler(event, () => this.follow());
+    this.svg.addEventListener("pointerdown", (event) => this.point(event));
+    this.opened = new Promise((resolve) => this.viewer.addOnceHandler("open", resolve));
+  }
+
+  async addHeat(blob, opacity) {
+    await this.opened;
+    const { heat_columns, cell_px, width_px } = this.shown;
+    await new Promise((resolve, reject) => {
+      this.viewer.addSimpleImage({
+        url: URL.createObjectURL(blob), x: 0, y: 0, width: (heat_columns * cell_px) / width_px, opacity, loadTilesWithAjax: false,
+        success: (event) => { this.heat = event.item; resolve(); },
+        error: (event) => reject(new Error(event.message)),
+      });
+    });
+  }
+
+  setOpacity(opacity) {
+    this.heat?.setOpacity(opacity);
+  }
+
+  zoom(by) {
+    if (by === 0) this.viewer.viewport.goHome();
+    else this.viewer.viewport.zoomBy(by).applyConstraints();
+  }
+
+  jump([left, top, right, bottom]) {
+    const { viewport } = this.viewer;
+    const margin = Math.max(right - left, bottom - top, 400) / 2;
+    viewport.fitBounds(this.viewer.world.getItemAt(0).imageToViewportRectangle(
+      left - margin, top - margin, right - left + 2 * margin, bottom - top + 2 * margin));
+  }
+
+  outline(shapes) {
+    this.layer.replaceChildren(...shapes.map(({ geometry, kind, isChosen }) =>
+      drawn("path", { d: pathOf(geometry), class: `${kind}${isChosen ? " chosen" : ""}` })));
+    this.follow();
+  }
+
+  // What is drawn goes to done(ring) when it is closed.
+  draw(done) {
+    this.points = [];
+    this.done = done;
+    this.svg.classList.add("drawing");
+    this.viewer.setMouseNavEnabled(false);
+  }
+
+  point(event) {
+    if (!this.points) return;
+    const box = this.svg.getBoundingClientRect();
+    this.add(event.clientX - box.left, event.clientY - box.top);
+  }
+
+  pointAtCentre() {
+    const box = this.svg.getBoundingClientRect();
+    this.add(box.width / 2, box.height / 2);
+  }
+
+  add(x, y) {
+    const at = this.viewer.world.getItemAt(0).viewerElementToImageCoordinates(new OpenSeadragon.Point(x, y));
+    this.points.push([at.x, at.y]);
+    this.sketch ??= this.layer.appendChild(drawn("path", { class: "sketch" }));
+    this.sketch.setAttribute("d", `M${this.points.map((p) => p.join(" ")).join("L")}`);
+  }
+
+  finish(isKept) {
+    const points = this.points;
+    this.points = null;
+    this.sketch?.remove();
+    this.sketch = undefined;
+    this.svg.classList.remove("drawing");
+    this.viewer.setMouseNavEnabled(true);
+    if (isKept && points?.length > 2) this.done([...points, points[0]]);
+    return points?.length ?? 0;
+  }
+
+  follow() {
+    const item = this.viewer.world.getItemAt(0);
+    if (!item) return;
+    const from = item.imageToViewerElementCoordinates(new OpenSeadragon.Point(0, 0));
+    const to = item.imageToViewerElementCoordinates(new OpenSeadragon.Point(1000, 0));
+    this.layer.setAttribute("transform", `translate(${from.x} ${from.y}) scale(${(to.x - from.x) / 1000})`);
+  }
+
+  close() {
+    this.viewer.destroy();
+  }
+}
+
+const rings = (geometry) =>
+  geometry.type === "Polygon" ? geometry.coordinates : geometry.type === "MultiPolygon" ? geometry.coordinates.flat() : [];
+const pathOf = (geometry) => rings(geometry).map((ring) => `M${ring.map(([x, y]) => `${x} ${y}`).join("L")}Z`).join("");
+
+export function boundsOf(geometry) {
+  const all = rings(geometry).flat();
+  const xs = all.map(([x]) => x), ys = all.map(([, y]) => y);
+  return [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
+}

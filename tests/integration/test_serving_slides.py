@@ -1,0 +1,221 @@
+"""Scored slides on the page: tiles that are the slide's, corrections that are kept, in a real Chromium too."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import shapely
+from page_parts import browser, served
+from PIL import Image
+from playwright.sync_api import Page, expect
+from serving_parts import make_parts
+from slide_files import tissue, write_pyramid
+
+from sentinode.bundle.bundle import open_bundle
+from sentinode.errors import ConfigError
+from sentinode.evaluation.cells_table import cells_table
+from sentinode.evaluation.slide_record import SLIDES_NAME, SlideScore, file_key, slides_table
+from sentinode.serving.args import ServeArgs
+from sentinode.serving.asgi import create_app
+from sentinode.serving.auth import ApiKeys
+from sentinode.serving.engine import Engine
+from sentinode.serving.slides_args import SlidesArgs
+from sentinode.slides.annotations import Region
+from sentinode.slides.corrections import SUFFIX, read_corrections
+from sentinode.slides.geojson import write_geojson
+from sentinode.storage import open_store
+
+WIDTH, HEIGHT, CELL_PX = 1400, 1200, 32
+NAME = "node 1"
+WAIT_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    folder = tmp_path_factory.mktemp("bundle")
+    store, parts = open_store(str(folder / "registry")), make_parts(folder / "parts")
+    return Engine(open_bundle(store, parts.seal(store, parts.card), folder / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What scoring leaves of two slides, one of which failed."""
+    slide = write_pyramid(tmp_path / f"{NAME}.tif", tissue(WIDTH, HEIGHT))
+    store = open_store(str(tmp_path / "scores"))
+    rows, columns = HEIGHT // CELL_PX + 1, WIDTH // CELL_PX + 1
+    grid = np.full((rows, columns), np.nan, np.float32)
+    grid[8:28, 8:34] = 0.1
+    grid[12:18, 14:22] = 0.93
+    lesion = Region(shapely.box(14 * 32, 12 * 32, 22 * 32, 18 * 32), "micro", "lesion 1", {
+        "Score": 0.93, "Mean probability": 0.9, "Area um^2": 12288.0, "Longest diameter um": 160.0,
+    })  # fmt: skip
+    done = SlideScore(
+        slide=NAME, url=str(slide), status="done", key="k" * 64, bundle="b" * 64, score=0.93, lesions=1,
+        node_class="micro", um_px=0.5, width_px=WIDTH, height_px=HEIGHT,
+    )  # fmt: skip
+    failed = SlideScore(
+        slide="node 2", url="gone.tif", status="failed", reason="no such file", key="k" * 64, bundle="b" * 64
+    )
+    store.put(SLIDES_NAME, slides_table([done, failed]))
+    store.put(file_key(NAME, "cells.parquet"), cells_table(grid, CELL_PX * 0.5, CELL_PX))
+    store.put(file_key(NAME, "lesions.geojson"), write_geojson([lesion]))
+    return tmp_path
+
+
+@pytest.fixture
+def url(engine: Engine, folder: Path) -> Iterator[str]:
+    args = ServeArgs(
+        registry="unused",
+        bundle=engine.bundle.digest,
+        slides=SlidesArgs(scores=str(folder / "scores"), corrections=str(folder / "corrections")),
+    )
+    with served(create_app(engine, args, ApiKeys())) as where:
+        yield where
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, timeout=60) as opened:
+        yield opened
+
+
+def test_tiles_are_the_slide(client: httpx.Client, folder: Path) -> None:
+    shown = client.get(f"/v1/slides/{NAME}").json()
+    assert (shown["width_px"], shown["height_px"], shown["max_level"]) == (WIDTH, HEIGHT, 11)
+    truth = tissue(WIDTH, HEIGHT).astype(int)
+    for level, column, row, size in (
+        (11, 1, 1, (256, 256)),
+        (11, 5, 4, (120, 176)),
+        (10, 0, 0, (256, 256)),
+        (0, 0, 0, (1, 1)),
+    ):
+        answer = client.get(f"/v1/slides/{NAME}/tiles/{level}/{column}_{row}.jpg")
+        assert answer.headers["content-type"] == "image/jpeg"
+        tile = np.asarray(Image.open(io.BytesIO(answer.content))).astype(int)
+        assert tile.shape[:2] == size[::-1]
+        step = 2 ** (11 - level)
+        if step <= 2:
+            part = truth[row * 256 * step :, column * 256 * step :][
+                : size[1] * step : step, : size[0] * step : step
+            ]
+            assert np.abs(part - tile).mean() < 12
+
+
+def test_what_is_not_there_is_refused(client: httpx.Client) -> None:
+    for path in (
+        "nobody",
+        "node 2",
+        "..%2f..%2fetc%2fpasswd",
+        f"{NAME}/tiles/11/6_0.jpg",
+        f"{NAME}/tiles/99/0_0.jpg",
+    ):
+        answer = client.get(f"/v1/slides/{path}")
+        assert answer.status_code == 404, path
+        assert answer.json()["reason"]
+
+
+def test_heat_map_and_list(client: httpx.Client) -> None:
+    listing = client.get("/v1/slides").json()
+    assert [(s["rank"], s["score"]["slide"], s["score"]["status"]) for s in listing["slides"]] == [
+        (1, NAME, "done"),
+        (2, "node 2", "failed"),
+    ]
+    heat = np.asarray(Image.open(io.BytesIO(client.get(f"/v1/slides/{NAME}/heat.png").content)))
+    assert heat.shape == (HEIGHT // 32 + 1, WIDTH // 32 + 1, 4)
+    assert heat[0, 0, 3] == 0
+    assert tuple(heat[14, 16, :3]) != tuple(heat[9, 9, :3])
+
+
+def test_corrections_are_kept_and_never_overwrite_anothers(client: httpx.Client, folder: Path) -> None:
+    where = f"/v1/slides/{NAME}/corrections"
+    empty = client.get(where)
+    assert (empty.json()["features"], empty.headers["etag"]) == ([], '""')
+    feature = client.get(f"/v1/slides/{NAME}/lesions").json()["features"][0]
+    feature["properties"]["sentinode"] = {"action": "reject", "lesion": 1}
+    body = json.dumps({"type": "FeatureCollection", "features": [feature]})
+    assert client.put(where, content=body).status_code == 428
+    saved = client.put(where, content=body, headers={"if-match": '""'})
+    assert saved.status_code == 204
+    assert client.put(where, content=body, headers={"if-match": '""'}).status_code == 412
+    assert client.put(where, content=body, headers={"if-match": saved.headers["etag"]}).status_code == 204
+    data = (folder / "corrections" / f"{NAME}{SUFFIX}").read_bytes()
+    kept = read_corrections(data, "the file", NAME)
+    assert kept.slide.bundle == "b" * 64
+    assert kept.corrections[0].mark.by
+    assert kept.corrections[0].mark.at
+    assert kept.healthy.area == pytest.approx(8 * 6 * 32**2)
+    etag = client.get(where).headers["etag"]
+    for nonsense in (
+        b"{",
+        b"[]" * 10,
+        b'{"type": "FeatureCollection", "features": [{"type": "Feature"}]}',
+        b"x" * (5 << 20),
+    ):
+        assert client.put(where, content=nonsense, headers={"if-match": etag}).status_code in (400, 413)
+    assert client.get(where).headers["etag"] == etag
+
+
+def test_settings_name_a_store() -> None:
+    with pytest.raises(ConfigError, match="slides"):
+        ServeArgs.parse({"registry": "r", "bundle": "a" * 64, "slides": {"score": "s"}})
+
+
+@pytest.fixture
+def page(url: str) -> Iterator[Page]:
+    with browser() as chromium:
+        opened = chromium.new_page(viewport={"width": 1360, "height": 900})
+        opened.set_default_timeout(WAIT_MS)
+        wrong: list[str] = []
+        opened.on(
+            "console", lambda m: wrong.append(m.text) if m.type == "error" and "404" not in m.text else None
+        )
+        opened.on("pageerror", lambda error: wrong.append(str(error)))
+        opened.on("request", lambda r: wrong.append(r.url) if not r.url.startswith((url, "blob:")) else None)
+        opened.goto(url)
+        yield opened
+        assert not wrong
+
+
+def test_a_pathologist_reads_and_corrects(page: Page, folder: Path) -> None:
+    expect.set_options(timeout=WAIT_MS)
+    page.get_by_role("tab", name="Slides").click()
+    page.get_by_role("button", name=NAME).click()
+    expect(page.get_by_text("1 lesions")).to_be_visible()
+    expect(page.get_by_role("button", name="node 2")).to_be_disabled()
+    page.get_by_role("button", name="1. micro").click()
+    expect(page.locator(".outlines .found.chosen")).to_have_count(1)
+    page.get_by_role("button", name="Accept").click()
+    expect(page.locator(".outlines .accept")).to_have_count(1)
+    page.get_by_role("button", name="Draw healthy").click()
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    for x, y in ((0.2, 0.2), (0.3, 0.2), (0.3, 0.4)):
+        page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    page.get_by_role("button", name="Close the outline").click()
+    expect(page.get_by_text("Drawn 1: healthy")).to_be_visible()
+    page.get_by_role("button", name="Save corrections").click()
+    expect(page.get_by_text("Corrections saved.")).to_be_visible()
+    data = (folder / "corrections" / f"{NAME}{SUFFIX}").read_bytes()
+    kept = read_corrections(data, "the file", NAME)
+    assert [c.mark.action for c in kept.corrections] == ["accept", "draw"]
+    assert kept.healthy.area > 100
+    page.screenshot(path=folder / "slides.png")
+    drawn = np.asarray(Image.open(folder / "slides.png").convert("RGB")).astype(int)
+    stage = drawn[int(box["y"]) : int(box["y"] + box["height"]), int(box["x"]) : int(box["x"] + box["width"])]
+    assert (np.abs(stage - 245).max(axis=2) > 40).mean() > 0.2, "the slide is not to be seen"
+
+
+def test_drawing_by_keyboard(page: Page) -> None:
+    page.get_by_role("tab", name="Slides").click()
+    page.get_by_role("button", name=NAME).click()
+    page.get_by_role("button", name="Draw tumour").click()
+    expect(page.locator("#stage")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    expect(page.locator("#drawing")).to_be_hidden()
