@@ -68,7 +68,8 @@ def card_facts(digest: str, card: Card, aliases: Sequence[str]) -> dict[str, str
         )
     if card.int8:
         facts["Int8"] = (
-            f"{card.int8.method}, loses {card.int8.auroc_loss:.4f} of AUROC on {card.int8.patches} valid patches"
+            f"{card.int8.method}, AUROC {card.int8.auroc:.4f} on {card.int8.patches} valid patches, "
+            f"{-card.int8.auroc_loss:+.4f} against the float graph"
         )
     if card.stain:
         facts["Stain"] = f"statistics of {card.stain.patches} training patches"

@@ -61,12 +61,9 @@ def int8_words(facts: Int8Facts | None) -> str:
     """A section of the model card; empty without int8."""
     if facts is None:
         return ""
-    told = (
-        f" (95 % interval {facts.auroc_loss_low:+.4f} to {facts.auroc_loss_high:+.4f})"
-        if facts.auroc_loss_low is not None and facts.auroc_loss_high is not None
-        else ""
-    )
+    low, high = facts.auroc_loss_low, facts.auroc_loss_high
+    interval = "" if low is None or high is None else f" (95 % interval {-high:+.4f} to {-low:+.4f})"
     return (
         f"\n## The int8 graph\n\n`{INT8_NAME}` ({facts.method}) has an AUROC of {facts.auroc:.4f} on the "
-        f"{facts.patches} labelled validation patches: {facts.auroc_loss:.4f} less than the float graph{told}.\n"
+        f"{facts.patches} labelled validation patches, {-facts.auroc_loss:+.4f}{interval} against the float graph.\n"
     )

@@ -236,12 +236,10 @@ def test_int8_goes_into_the_bundle_with_its_loss_or_not_at_all(
     assert (facts.method, facts.patches) == ("static QDQ", 240)
     assert facts.auroc_loss_low is not None
     assert facts.auroc_loss_low <= facts.auroc_loss < 0.05
-    assert (
-        f"{facts.auroc_loss:.4f} less than the float graph" in (bundle.folder / "model_card.md").read_text()
-    )
+    assert f", {-facts.auroc_loss:+.4f} (95 % interval" in (bundle.folder / "model_card.md").read_text()
     capsys.readouterr()
     assert sentinode("bundles", registry, "show", "candidate") == 0
-    assert f"loses {facts.auroc_loss:.4f} of AUROC" in capsys.readouterr().out
+    assert f"{-facts.auroc_loss:+.4f} against the float graph" in capsys.readouterr().out
 
     manifest, data = load_manifest(str(runs / "data"))
     (tmp_path / "model.onnx").write_bytes(bundle.onnx_path.read_bytes())
