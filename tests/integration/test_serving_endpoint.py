@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from serving_parts import Parts, encode, make_card, random_patches
 
+import sentinode
 from sentinode.bundle.bundle import Bundle, open_bundle
 from sentinode.bundle.golden import Golden
 from sentinode.errors import ConfigError, RequestError
@@ -114,6 +115,14 @@ def test_real_patches_are_answered_in_order(served: Served, client: Client, real
     replies = list(client.predict_many(path.read_bytes() for path in paths))
     np.testing.assert_allclose([reply.probability for reply in replies], expected, atol=1e-5)
     assert np.ptp(expected) > 0.01
+
+
+def test_pixels_are_scored_in_one_request(served: Served, client: Client) -> None:
+    golden = served.bundle.golden
+    reply = client.predict_pixels(golden.images_BHWC)
+    given = [patch.probability for patch in reply.predictions]
+    np.testing.assert_allclose(given, golden.probabilities_B, atol=1e-5)
+    assert sentinode.Client is Client
 
 
 def test_concurrent_requests_share_batches(served: Served) -> None:

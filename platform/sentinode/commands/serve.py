@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from typing import Literal
 
 from pydantic import Field
 
@@ -12,7 +13,7 @@ from sentinode.bundle.registry import resolve
 from sentinode.config import Frozen
 from sentinode.distributed.cluster import ray_session
 from sentinode.serving.args import ServeArgs
-from sentinode.serving.local import LocalEndpoint
+from sentinode.serving.ingress import use_haproxy
 from sentinode.serving.slides_args import SlidesArgs
 from sentinode.storage import StoreUrl, open_store
 
@@ -30,6 +31,9 @@ class ServeCommand(Frozen):
     """Port on 127.0.0.1; 0 takes a free one."""
     operating_point: str | None = None
     """Threshold of the verdict; the card's default where it is not given."""
+    ingress: Literal["python", "haproxy"] = "python"
+    """Who takes connections. ``haproxy`` is many times faster; it and the replicas open ports to other machines, so it
+    asks for API keys."""
     num_replicas: int = Field(default=1, ge=1)
     """Copies of the model, each a process of its own."""
 
@@ -59,6 +63,11 @@ def run(config: ServeCommand) -> int:
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
+    if config.ingress == "haproxy":
+        use_haproxy()
+    # Ray Serve reads its environment when it is imported.
+    from sentinode.serving.local import LocalEndpoint
+
     with ray_session(), LocalEndpoint(args, config.port) as endpoint:
         log.info("bundle %s answers at %s/v1/predict (research use only)", endpoint.bundle[:12], endpoint.url)
         over.wait()

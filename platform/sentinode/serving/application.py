@@ -43,7 +43,7 @@ def build(args: dict[str, Any]) -> Application:
     deployment = serve.deployment(
         serve.ingress()(PredictReplica),
         name=DEPLOYMENT_NAME,
-        num_replicas=parsed.num_replicas,
+        **_replicas(parsed),
         ray_actor_options={"num_cpus": parsed.cpus_per_replica, "num_gpus": parsed.gpus_per_replica},
         user_config=parsed.first_traffic.model_dump(mode="json"),
         max_ongoing_requests=parsed.max_ongoing_requests,
@@ -53,6 +53,12 @@ def build(args: dict[str, Any]) -> Application:
     )
     application: Application = deployment.bind(parsed)
     return application
+
+
+def _replicas(args: ServeArgs) -> dict[str, Any]:
+    if args.autoscaling is None:
+        return {"num_replicas": args.num_replicas}
+    return {"autoscaling_config": args.autoscaling.model_dump()}
 
 
 def _is_loopback_only() -> bool:

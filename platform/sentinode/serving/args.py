@@ -19,6 +19,26 @@ DEFAULT_MODEL: Final = "default"
 """Name of the model where only one bundle is given."""
 
 
+class Autoscaling(Frozen):
+    """Replicas by load. The times are short on purpose: Ray's own defaults take 40 s to react to a step of load."""
+
+    min_replicas: int = Field(default=1, ge=0)
+    """0 lets an idle endpoint go; the next request then waits for a replica's start."""
+    max_replicas: int = Field(default=4, ge=1)
+    target_ongoing_requests: float = Field(default=32.0, gt=0)
+    """Requests under way at once for which one replica is enough."""
+    metrics_interval_s: float = Field(default=0.5, gt=0)
+    look_back_period_s: float = Field(default=1.0, gt=0)
+    upscale_delay_s: float = Field(default=0.0, ge=0)
+    downscale_delay_s: float = Field(default=60.0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        return self
+
+
 class ServeArgs(Frozen):
     """What is served, how it is batched, and what is refused."""
 
@@ -49,7 +69,9 @@ class ServeArgs(Frozen):
     max_waiting_patches: int = Field(default=4096, ge=1)
     """Patches in a replica's queue; requests beyond it are refused with 503 at once."""
     num_replicas: int = Field(default=1, ge=1)
-    """Copies of the model, each a process of its own."""
+    """Copies of the model, each a process of its own. Ignored where ``autoscaling`` is given."""
+    autoscaling: Autoscaling | None = None
+    """As many replicas as the load asks for."""
     cpus_per_replica: float = Field(default=1.0, ge=0.0)
     """CPUs that Ray reserves for a replica."""
     gpus_per_replica: float = Field(default=0.0, ge=0.0)

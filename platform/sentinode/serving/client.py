@@ -11,10 +11,13 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from sentinode.errors import ConfigError, RequestError, SentinodeError
-from sentinode.serving.protocol import Prediction, Refusal
+from sentinode.schema import PATCH_PX
+from sentinode.serving.protocol import Prediction, Predictions, Refusal
 
 _BUSY: Final = 503
 _ATTEMPTS: Final = 6
@@ -47,10 +50,28 @@ class Client:
         Raises RequestError with the endpoint's reason where it refuses the image (4xx) and SentinodeError
         where the endpoint fails or does not answer.
         """
+        return Prediction.model_validate_json(self._ask(image, {}))
+
+    def predict_pixels(self, images_BHWC: NDArray[np.uint8]) -> Predictions:
+        """Score a batch of pixels, uint8 [B, 96, 96, 3], RGB, in one request: the fastest way for many patches.
+
+        Raises as ``predict``, and ConfigError for another shape or dtype.
+        """
+        if images_BHWC.dtype != np.uint8 or images_BHWC.shape[1:] != (PATCH_PX, PATCH_PX, 3):
+            raise ConfigError(
+                f"patches are {images_BHWC.dtype} {list(images_BHWC.shape)}",
+                f"uint8 [B, {PATCH_PX}, {PATCH_PX}, 3]",
+            )
+        shape = ",".join(map(str, images_BHWC.shape))
+        body = self._ask(images_BHWC.tobytes(), {"X-Sentinode-Shape": shape})
+        return Predictions.model_validate_json(body)
+
+    def _ask(self, image: bytes, headers: dict[str, str]) -> bytes:
+        """The body of the reply 200; raises as ``predict``."""
         for attempt in range(1, _ATTEMPTS + 1):
-            status, retry_after_s, body = self._post("/v1/predict", image)
+            status, retry_after_s, body = self._post("/v1/predict", image, headers)
             if status == 200:
-                return Prediction.model_validate_json(body)
+                return body
             if status != _BUSY or attempt == _ATTEMPTS:
                 break
             time.sleep(retry_after_s)
@@ -92,12 +113,14 @@ class Client:
             self._open.append(connection)
         return connection
 
-    def _post(self, path: str, body: bytes) -> tuple[int, float, bytes]:
+    def _post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, float, bytes]:
         """Status, seconds to wait before asking again, and body of the reply."""
         connection = self._connection()
         was_kept = connection.sock is not None
         try:
-            connection.request("POST", self._parts.path.rstrip("/") + path, body, self._headers)
+            connection.request(
+                "POST", self._parts.path.rstrip("/") + path, body, {**self._headers, **headers}
+            )
             response = connection.getresponse()
             retry_after = response.headers.get("Retry-After", "")
             retry_after_s = float(retry_after) if retry_after.isdecimal() else _RETRY_AFTER_S
@@ -106,7 +129,7 @@ class Client:
             connection.close()
             # The server may have closed a kept connection meanwhile; asking twice changes nothing.
             if was_kept and not isinstance(error, TimeoutError):
-                return self._post(path, body)
+                return self._post(path, body, headers)
             raise SentinodeError(
                 f"no answer from {self._parts.scheme}://{self._parts.netloc} ({error})",
                 f"an endpoint that answers within {self._timeout_s:g} s",
