@@ -55,10 +55,11 @@ def _roc(scores: Mapping[str, float], labels: Mapping[str, bool]) -> str:
 def _froc(result: FrocResult) -> str:
     x = Axis("False positives per slide", 0.0, FROC_TO, (0, 1, 2, 4, 6, 8))
     chart = Chart("FROC curve", x, Axis.share("Lesions found"))
+    # The record keeps the points where sensitivity rises: between them the curve runs level, there it rises upright.
     fp, tp = (np.array([0.0, *column]) for column in zip(*result.curve, strict=True))
-    inside = fp <= FROC_TO
-    at_end = float(np.interp(FROC_TO, fp, tp))
-    chart.line(np.append(fp[inside], FROC_TO), np.append(tp[inside], at_end), "line-main")
+    x_S, y_S = np.append(np.repeat(fp, 2)[1:], max(FROC_TO, fp[-1])), np.repeat(tp, 2)
+    inside = x_S <= FROC_TO
+    chart.line(np.append(x_S[inside], FROC_TO), np.append(y_S[inside], y_S[inside][-1]), "line-main")
     for point in result.points:
         found = point.sensitivity
         if found.value is not None:
