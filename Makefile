@@ -42,7 +42,7 @@ format: $(READY)  ## put the code into its format
 
 bench: $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))  ## all benchmarks
 
-bench-data: $(PEERS)/.ready
+bench-data bench-serve: $(PEERS)/.ready
 
 # Packages to compare with, whose pins differ from ours: beside ours, on top of the main environment's.
 $(PEERS)/.ready: $(READY) benchmarks/peers.txt

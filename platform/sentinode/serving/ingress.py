@@ -13,6 +13,8 @@ VARIABLES: Final = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    # Ray starts its workers at niceness 15: replicas would lose to everything else on the machine.
+    "RAY_worker_niceness": "0",
 }
 """What every node of a cluster needs as well. The Python proxy costs some 5 ms of CPU a request, HAProxy 0.05."""
 

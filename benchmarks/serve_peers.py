@@ -1,0 +1,99 @@
+"""Servers to compare with, each the plainest program of its kind: ``serve_peers.py bare|fastapi|litserve MODEL PORT``.
+
+All decode one JPEG with simplejpeg and ask ONNX Runtime with one thread, as the endpoint does; none checks
+anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import simplejpeg
+
+
+def session(path: str) -> onnxruntime.InferenceSession:
+    """One thread, no spinning."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def probability(model: onnxruntime.InferenceSession, body: bytes) -> float:
+    """Of one JPEG."""
+    image = simplejpeg.decode_jpeg(body, colorspace="RGB")
+    return 1 / (1 + math.exp(-float(model.run(None, {"images": image[None]})[0][0])))
+
+
+def bare(path: str, port: int) -> None:
+    """An ASGI function under uvicorn."""
+    import uvicorn
+
+    model = session(path)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        text = json.dumps({"probability": probability(model, body)}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(text))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": text})
+
+    uvicorn.run(app, port=port, lifespan="off", access_log=False, log_level="warning")
+
+
+def fastapi(path: str, port: int) -> None:
+    """A FastAPI route under uvicorn."""
+    import uvicorn
+    from fastapi import FastAPI, Request
+
+    model, app = session(path), FastAPI()
+
+    @app.post("/")
+    async def predict(request: Request) -> dict[str, float]:
+        return {"probability": probability(model, await request.body())}
+
+    uvicorn.run(app, port=port, access_log=False, log_level="warning")
+
+
+def litserve(path: str, port: int) -> None:
+    """LitServe with batches of up to 64, its own way to be fast."""
+    import litserve as ls
+    from fastapi import Request
+
+    class Api(ls.LitAPI):
+        def setup(self, device: str) -> None:
+            self.model = session(path)
+
+        def decode_request(self, request: Request) -> Any:
+            # LitServe reads bodies of application/json and forms alone; bytes come as its raw request's body.
+            import asyncio
+
+            return simplejpeg.decode_jpeg(asyncio.run(request.body()), colorspace="RGB")
+
+        def batch(self, inputs: Any) -> Any:
+            return np.stack(inputs)
+
+        def predict(self, images: Any) -> Any:
+            return self.model.run(None, {"images": images})[0]
+
+        def unbatch(self, output: Any) -> Any:
+            return list(output)
+
+        def encode_response(self, output: Any) -> dict[str, float]:
+            return {"probability": 1 / (1 + math.exp(-float(output)))}
+
+    server = ls.LitServer(Api(max_batch_size=64, batch_timeout=0.002, api_path="/"), accelerator="cpu")
+    server.run(port=port, log_level="warning", generate_client_file=False)
+
+
+if __name__ == "__main__":
+    {"bare": bare, "fastapi": fastapi, "litserve": litserve}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
