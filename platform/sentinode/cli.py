@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "rollback": "an alias -> the bundle that it named before",
     "bundles": "what a registry holds: list, show, diff, pull, gc",
     "serve": "a bundle -> an HTTP endpoint (Ray Serve)",
+    "rollout": "a bundle or image -> the RayService of a cluster, proved or taken back",
     "keys": "API keys of an endpoint: make, list, revoke",
     "score": "whole slides -> heat maps, lesions and slide scores",
     "worklist": "scored slides -> in which order to read them, and which may be set aside",
@@ -74,6 +75,8 @@ def run_step(name: str, arguments: Sequence[str]) -> int:
         step = importlib.import_module(f"sentinode.commands.{name}")
         defaults, rest = step.defaults(arguments) if hasattr(step, "defaults") else (None, list(arguments))
         config, dry_run = parse(step.FLAGS, name, rest, defaults)
+        if dry_run and hasattr(step, "dry_run"):
+            return int(step.dry_run(config))
         if dry_run:
             Console().print_json(json.dumps(config.model_dump(mode="json")))
             return 0

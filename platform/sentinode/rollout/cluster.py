@@ -68,12 +68,14 @@ class Cluster:
         """
         settings = client.Configuration()
         try:
-            if not os.environ.get("KUBECONFIG") and context is None and _NAMESPACE_FILE.exists():
+            # The client would read the variable once, when it is imported.
+            file = os.environ.get("KUBECONFIG") or None
+            if file is None and context is None and _NAMESPACE_FILE.exists():
                 config.load_incluster_config(client_configuration=settings)
                 own = _NAMESPACE_FILE.read_text().strip()
             else:
-                config.load_kube_config(context=context, client_configuration=settings)
-                contexts, current = config.list_kube_config_contexts()
+                config.load_kube_config(file, context, settings)
+                contexts, current = config.list_kube_config_contexts(file)
                 chosen = next((c for c in contexts if c["name"] == context), current)
                 own = chosen["context"].get("namespace") or "default"
         except (config.ConfigException, OSError, KeyError, TypeError) as error:
@@ -86,7 +88,7 @@ class Cluster:
         return cls(client.ApiClient(settings), namespace or own)
 
     def read(self, kind: Kind, name: str) -> Object:
-        """The object. Raises ClusterError 404 as ``MissingObjectError``."""
+        """The object. Raises MissingObjectError where there is none."""
         return self._patiently(
             f"{kind.kind} {self.namespace}/{name}",
             lambda: self._objects.get_namespaced_custom_object(

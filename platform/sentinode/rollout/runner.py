@@ -1,0 +1,317 @@
+"""A rollout carried out: step by step, each proved, and taken back when one fails.
+
+The specification and the memory of the rollout change in one write that the API server refuses when somebody else was
+faster. So a rollout may be killed anywhere: run again, it goes on from the step that stands in the RayService.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentinode.errors import ConfigError, RolloutError
+from sentinode.rollout.cluster import RAY_SERVICE, Cluster, Object
+from sentinode.rollout.decide import Decision, Moment, Patience, Promote, RollBack, decide, is_unhealthy
+from sentinode.rollout.evidence import Counters, Limits, judge, patches_of
+from sentinode.rollout.gateway import Gateway, GatewayError, check_golden
+from sentinode.rollout.lease import HeldLease
+from sentinode.rollout.plan import Pace, plan, present
+from sentinode.rollout.record import RolloutRecord, Step, Wish, finish, record_of, write_record
+from sentinode.rollout.serve_config import CANDIDATE, ServeConfig, images, with_images
+from sentinode.rollout.status import ServiceStatus
+
+log = logging.getLogger(__name__)
+_GLANCE_S: Final = 5.0
+_SCRAPE_S: Final = 1.0
+
+Golden = tuple[NDArray[np.uint8], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a rollout is carried out."""
+
+    pace: Pace
+    patience: Patience
+    limits: Limits
+    by: str
+    lease_s: int = 30
+    evidence_s: float = 1800.0
+    """How long a held step waits for ``limits.min_patches``."""
+
+
+class Rollout:
+    """Of the RayService ``name``. ``golden`` gives a bundle's golden images and probabilities by digest."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        name: str,
+        gateway: Gateway,
+        golden: Callable[[str], Golden],
+        settings: Settings,
+    ) -> None:
+        self._cluster = cluster
+        self._name = name
+        self._gateway = gateway
+        self._golden = golden
+        self._settings = settings
+        self._lease: HeldLease
+        self._generation = 0
+
+    def run(self, wish: Wish) -> RolloutRecord | None:
+        """To the end: the record of what is kept; None where nothing had to change.
+
+        Raises RolloutError where it was rolled back, with the reason; RolloutBusyError beside another rollout;
+        ConfigError where another one stands unfinished.
+        """
+        with self._held():
+            service = self._cluster.read(RAY_SERVICE, self._name)
+            record = record_of(service)
+            if record is None:
+                record = self._begin(service, wish)
+                if record is None:
+                    return None
+            elif record.wish != wish:
+                raise ConfigError(
+                    f"another rollout stands unfinished: {record.wish.model_dump_json(exclude_none=True)}",
+                    "the same bundle and image, which goes on",
+                    "or `sentinode rollout abort`, which restores what was",
+                )
+            else:
+                log.info("going on with rollout %s at step %s", record.id, record.current.name)
+            if record.restoring:
+                self._restore(record)
+            return self._forward(record)
+
+    def abort(self, reason: str) -> RolloutRecord:
+        """Restore what was before the rollout under way. Raises ConfigError where there is none."""
+        with self._held():
+            record = record_of(self._cluster.read(RAY_SERVICE, self._name))
+            if record is None:
+                raise ConfigError(f"no rollout of {self._name} is under way")
+            try:
+                self._restore(record if record.restoring else self._turn_back(record, reason))
+            except RolledBackError:
+                return record
+        raise AssertionError("restoring always ends in an error")
+
+    def _held(self) -> HeldLease:
+        name = f"sentinode-rollout-{self._name}"
+        holder = f"{self._settings.by or 'somebody'} ({uuid.uuid4().hex[:8]})"
+        self._lease = HeldLease(self._cluster, name, holder, self._settings.lease_s)
+        return self._lease
+
+    def _begin(self, service: Object, wish: Wish) -> RolloutRecord | None:
+        before, steps = present(service["spec"]), plan(service["spec"], wish, self._settings.pace)
+        if not steps:
+            log.info("nothing to do: all is as wished")
+            return None
+        status = ServiceStatus.of(service)
+        decision = decide(status, Moment(service["metadata"]["generation"]), self._settings.patience)
+        if not isinstance(decision, Promote):
+            raise RolloutError(
+                f"the RayService is not healthy before the rollout: {decision.reason}",
+                "all applications RUNNING and no upgrade under way",
+                "mend it first; docs/rollout.md names the usual causes",
+            )
+        for digest in {step.bundle for step in steps}:
+            self._golden(digest)
+        record = RolloutRecord(
+            id=uuid.uuid4().hex[:12],
+            by=self._settings.by,
+            started_at=datetime.now(UTC),
+            wish=wish,
+            before=before,
+            steps=steps,
+            leaves=status.active.ray_cluster_name if steps[0].new_cluster else None,
+        )
+        log.info("rollout %s: %s", record.id, ", ".join(step.name for step in steps))
+        self._write(service, record)
+        return record
+
+    def _forward(self, record: RolloutRecord) -> RolloutRecord:
+        while True:
+            try:
+                self._prove(record)
+            except (_StepFailedError, GatewayError) as error:
+                self._restore(self._turn_back(record, error.found))
+            except RolloutError as error:
+                if type(error) is not RolloutError:
+                    raise
+                self._restore(self._turn_back(record, f"{error.found}; expected: {error.expected}"))
+            if record.step + 1 == len(record.steps):
+                break
+            service = self._own(record)
+            status = ServiceStatus.of(service)
+            following = record.steps[record.step + 1]
+            leaves = status.active.ray_cluster_name if following.new_cluster else None
+            record = record.model_copy(update={"step": record.step + 1, "leaves": leaves})
+            log.info("step %s", following.name)
+            self._write(service, record)
+        service = self._own(record)
+        finish(service, record.model_copy(update={"reason": "all steps proved"}), "kept")
+        self._lease.check()
+        self._cluster.replace(RAY_SERVICE, service)
+        return record
+
+    def _prove(self, record: RolloutRecord) -> None:
+        step = record.current
+        decision = self._settle(record)
+        if isinstance(decision, RollBack):
+            raise _StepFailedError(decision.reason)
+        if step.golden is not None:
+            deadline_s = time.monotonic() + self._settings.patience.step_s
+            model = CANDIDATE if step.golden == "candidate" else ""
+
+            def may_go_on(why: str) -> bool:
+                self._own(record)
+                refused = self._refusal()
+                if refused:
+                    raise _StepFailedError(f"the endpoint keeps its old traffic: {refused}")
+                time.sleep(_SCRAPE_S)
+                return time.monotonic() < deadline_s
+
+            worst = check_golden(self._gateway, model, step.bundle, self._golden(step.bundle), may_go_on)
+            log.info("golden patches of %s reproduced to %.1e", step.bundle[:12], worst)
+        if step.hold_s:
+            self._hold(record)
+
+    def _settle(self, record: RolloutRecord, restoring: bool = False) -> Decision:
+        started_s = time.monotonic()
+        unhealthy_since_s: float | None = None
+        said = ""
+        while True:
+            service = self._own(record)
+            status, now_s = ServiceStatus.of(service), time.monotonic()
+            sick = any(
+                is_unhealthy(application)
+                for cluster in (status.active, status.pending)
+                for application in cluster.application_statuses.values()
+            )
+            unhealthy_since_s = (unhealthy_since_s or now_s) if sick else None
+            moment = Moment(
+                service["metadata"]["generation"],
+                now_s - started_s,
+                now_s - (unhealthy_since_s or now_s),
+                record.leaves if not restoring else None,
+            )
+            decision = decide(status, moment, self._settings.patience)
+            # What was broken is shown until KubeRay has put the old specification in force again.
+            hopeless = moment.waited_s > self._settings.patience.step_s
+            if isinstance(decision, Promote) or (
+                isinstance(decision, RollBack) and (hopeless or not restoring)
+            ):
+                return decision
+            if decision.reason != said:
+                said = decision.reason
+                log.info("%s: %s", record.current.name, said)
+            self._cluster.wait_for_change(RAY_SERVICE, service, _GLANCE_S)
+
+    def _hold(self, record: RolloutRecord) -> None:
+        """Watch the traffic of a step. Raises _StepFailedError where the evidence is bad, or too little."""
+        step, limits = record.current, self._settings.limits
+        old, counters = ServeConfig(record.before.config).bundle, Counters()
+        started_s = time.monotonic()
+        failures = 0
+        while True:
+            self._own(record)
+            try:
+                counters.add(self._gateway.metrics())
+                failures = 0
+            except GatewayError:
+                failures += 1
+                if failures > 10:
+                    raise
+            bad = judge(counters, step.bundle, old, limits)
+            if bad:
+                raise _StepFailedError(f"{step.name}: {bad}")
+            held_s, patches = time.monotonic() - started_s, patches_of(counters, step.bundle)
+            if held_s >= step.hold_s and patches >= limits.min_patches:
+                log.info("%s: %.0f patches in %.0f s, within all limits", step.name, patches, held_s)
+                return
+            if held_s > step.hold_s + self._settings.evidence_s:
+                raise _StepFailedError(
+                    f"{step.name}: {patches:.0f} patches in {held_s:.0f} s are too few to judge by"
+                )
+            time.sleep(_SCRAPE_S)
+
+    def _turn_back(self, record: RolloutRecord, reason: str) -> RolloutRecord:
+        log.warning("rolling back: %s", reason)
+        back = record.model_copy(update={"restoring": True, "reason": reason[:2000]})
+        self._write(self._own(record), back)
+        return back
+
+    def _restore(self, record: RolloutRecord) -> None:
+        """Raises RolledBackError when what was serves again, RolloutError when it does not come back."""
+        decision = self._settle(record, restoring=True)
+        if not isinstance(decision, Promote):
+            raise UnrestoredError(
+                f"{record.reason}; the old specification stands again and is not healthy: {decision.reason}",
+                "a RayService that serves as before",
+                "see `kubectl describe rayservice`, mend it, and run `sentinode rollout abort`",
+            )
+        service = self._own(record)
+        finish(service, record, "rolled back")
+        self._cluster.replace(RAY_SERVICE, service)
+        raise RolledBackError(
+            f"rolled back: {record.reason}", remedy=f"bundle and image are as before rollout {record.id}"
+        )
+
+    def _own(self, record: RolloutRecord) -> Object:
+        """The RayService now. Raises RolloutError where this rollout no longer stands in it as it was left."""
+        self._lease.check()
+        service = self._cluster.read(RAY_SERVICE, self._name)
+        spec, step = service["spec"], record.current
+        if record_of(service) != record or spec.get("serveConfigV2") != step.config:
+            raise OvertakenError(
+                f"somebody else changed the RayService {self._name} during the rollout",
+                f"the specification of step {step.name}",
+                "see what they did; `sentinode rollout abort` restores what was before the rollout",
+            )
+        if images(spec) != step.images:
+            raise OvertakenError(f"somebody else changed the images of the RayService {self._name}")
+        return service
+
+    def _write(self, service: Object, record: RolloutRecord) -> None:
+        self._lease.check()
+        changed = copy.deepcopy(service)
+        changed["spec"] = spec_of(changed["spec"], record.current)
+        write_record(changed, record)
+        self._cluster.replace(RAY_SERVICE, changed)
+
+    def _refusal(self) -> str:
+        try:
+            return str(self._gateway.models().get("failure") or "")
+        except GatewayError:
+            return ""
+
+
+def spec_of(spec: Object, step: Step) -> Object:
+    """``spec`` with what the step wants in it."""
+    return {**with_images(spec, step.images), "serveConfigV2": step.config}
+
+
+class _StepFailedError(RolloutError):
+    """A step was not proved."""
+
+
+class RolledBackError(RolloutError):
+    """The rollout failed, and what was before serves again."""
+
+
+class UnrestoredError(RolloutError):
+    """The rollout failed, and what was before does not serve."""
+
+
+class OvertakenError(RolloutError):
+    """The RayService is no longer as the rollout left it."""

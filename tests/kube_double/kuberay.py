@@ -1,0 +1,111 @@
+"""A DOUBLE of KubeRay's operator: it plays the status transitions of a RayService over the double of the API server.
+
+``user_config`` goes to a REAL endpoint of ours, as Ray Serve would call ``reconfigure``. Another image makes a pending
+cluster, which takes over when it is ready.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from kube_double.api_server import ApiServerDouble, Object
+
+KEY = ("sentinode", "rayservices", "sentinode")
+STAMP = "2026-11-26T18:00:00Z"
+
+
+class KubeRayDouble:
+    """``reconfigure`` gets each new user_config; ``fails`` says why a specification cannot be deployed."""
+
+    def __init__(
+        self, api: ApiServerDouble, reconfigure: Callable[[Object], None], fails: Callable[[Object], str]
+    ) -> None:
+        self._api, self._reconfigure, self._fails = api, reconfigure, fails
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._image, self._clusters = "", 0
+        self.faults: list[BaseException] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        with self._api.changed:
+            self._api.changed.notify_all()
+        self._thread.join(10)
+        assert not self.faults
+
+    def _run(self) -> None:
+        try:
+            while not self._over.is_set():
+                with self._api.changed:
+                    found = self._api.objects.get(KEY)
+                    seen = (found or {}).get("status", {}).get("observedGeneration")
+                    if found is None or seen == found["metadata"]["generation"]:
+                        self._api.changed.wait(0.5)
+                        continue
+                    service = self._api.get(*KEY[1:])
+                self._reconcile(service)
+        except Exception as error:
+            self.faults.append(error)
+            raise
+
+    def _reconcile(self, service: Object) -> None:
+        spec = service["spec"]
+        head = spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
+        image, failure = head["containers"][0]["image"], self._fails(spec)
+        if image != self._image:
+            apps = _apps("DEPLOY_FAILED", failure) if failure else _apps("DEPLOYING")
+            self._status(service, pending=(f"cluster-{self._clusters + 1}", apps))
+            if failure:
+                return
+            self._clusters, self._image = self._clusters + 1, image
+        elif failure:
+            self._status(service, active=_apps("DEPLOY_FAILED", failure))
+            return
+        application = yaml.safe_load(spec["serveConfigV2"])["applications"][0]
+        for deployment in application.get("deployments", []):
+            self._reconfigure(deployment["user_config"])
+        self._status(service, active=_apps("RUNNING"))
+
+    def _status(
+        self, service: Object, active: Object | None = None, pending: tuple[str, Object] | None = None
+    ) -> None:
+        status: dict[str, Any] = {
+            "observedGeneration": service["metadata"]["generation"],
+            "numServeEndpoints": 2,
+            "conditions": [_condition("Ready", "True"), _condition("UpgradeInProgress", str(bool(pending)))],
+            "activeServiceStatus": {"rayClusterName": f"cluster-{self._clusters}"},
+        }
+        if active:
+            status["activeServiceStatus"]["applicationStatuses"] = active
+        if pending:
+            name, apps = pending
+            status["pendingServiceStatus"] = {"rayClusterName": name, "applicationStatuses": apps}
+        now = self._api.get(*KEY[1:])
+        self._api.put(KEY, {**now, "metadata": {"name": KEY[2]}, "status": status}, status_only=True)
+
+
+def _apps(status: str, message: str = "") -> Object:
+    deployment = {"status": "HEALTHY" if status == "RUNNING" else "UPDATING"}
+    return {
+        "sentinode": {
+            "status": status,
+            "message": message,
+            "serveDeploymentStatuses": {"predict": deployment},
+        }
+    }
+
+
+def _condition(kind: str, status: str) -> Object:
+    words = {"reason": "Played", "message": "", "lastTransitionTime": STAMP}
+    return {"type": kind, "status": status, **words}
