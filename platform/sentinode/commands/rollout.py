@@ -24,9 +24,10 @@ from sentinode.rollout.evidence import Limits
 from sentinode.rollout.gateway import Gateway
 from sentinode.rollout.plan import Pace, plan
 from sentinode.rollout.record import Wish, history_of, record_of
-from sentinode.rollout.runner import Golden, Rollout, Settings, spec_of
-from sentinode.rollout.serve_config import ServeConfig, check_image, difference
+from sentinode.rollout.runner import Golden, Rollout
+from sentinode.rollout.serve_config import ServeConfig, check_image, difference, spec_of
 from sentinode.rollout.status import ServiceStatus
+from sentinode.rollout.watch import Settings
 from sentinode.storage import StoreUrl, open_store
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,6 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -20,33 +19,26 @@ from numpy.typing import NDArray
 
 from sentinode.errors import ConfigError, RolloutError
 from sentinode.rollout.cluster import RAY_SERVICE, Cluster, Object
-from sentinode.rollout.decide import Decision, Moment, Patience, Promote, RollBack, decide, is_unhealthy
-from sentinode.rollout.evidence import Counters, Limits, judge, patches_of
+from sentinode.rollout.decide import Decision, Moment, Promote, RollBack, decide, is_unhealthy
 from sentinode.rollout.gateway import Gateway, GatewayError, check_golden
 from sentinode.rollout.lease import HeldLease
-from sentinode.rollout.plan import Pace, plan, present
-from sentinode.rollout.record import RolloutRecord, Step, Wish, finish, record_of, write_record
-from sentinode.rollout.serve_config import CANDIDATE, ServeConfig, images, with_images
+from sentinode.rollout.outcome import (
+    OvertakenError,
+    RolledBackError,
+    StepFailedError,
+    UnrestoredError,
+)
+from sentinode.rollout.plan import plan, present
+from sentinode.rollout.record import RolloutRecord, Wish, finish, record_of, write_record
+from sentinode.rollout.serve_config import CANDIDATE, ServeConfig, images, spec_of
 from sentinode.rollout.status import ServiceStatus
+from sentinode.rollout.watch import Settings, watch
 
 log = logging.getLogger(__name__)
 _GLANCE_S: Final = 5.0
 _SCRAPE_S: Final = 1.0
 
 Golden = tuple[NDArray[np.uint8], NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a rollout is carried out."""
-
-    pace: Pace
-    patience: Patience
-    limits: Limits
-    by: str
-    lease_s: int = 30
-    evidence_s: float = 1800.0
-    """How long a held step waits for ``limits.min_patches``."""
 
 
 class Rollout:
@@ -143,7 +135,7 @@ class Rollout:
         while True:
             try:
                 self._prove(record)
-            except (_StepFailedError, GatewayError) as error:
+            except (StepFailedError, GatewayError) as error:
                 self._restore(self._turn_back(record, error.found))
             except RolloutError as error:
                 if type(error) is not RolloutError:
@@ -168,7 +160,7 @@ class Rollout:
         step = record.current
         decision = self._settle(record)
         if isinstance(decision, RollBack):
-            raise _StepFailedError(decision.reason)
+            raise StepFailedError(decision.reason)
         if step.golden is not None:
             deadline_s = time.monotonic() + self._settings.patience.step_s
             model = CANDIDATE if step.golden == "candidate" else ""
@@ -177,7 +169,7 @@ class Rollout:
                 self._own(record)
                 refused = self._refusal()
                 if refused:
-                    raise _StepFailedError(f"the endpoint keeps its old traffic: {refused}")
+                    raise StepFailedError(f"the endpoint keeps its old traffic: {refused}")
                 time.sleep(_SCRAPE_S)
                 return time.monotonic() < deadline_s
 
@@ -218,32 +210,9 @@ class Rollout:
             self._cluster.wait_for_change(RAY_SERVICE, service, _GLANCE_S)
 
     def _hold(self, record: RolloutRecord) -> None:
-        """Watch the traffic of a step. Raises _StepFailedError where the evidence is bad, or too little."""
-        step, limits = record.current, self._settings.limits
-        old, counters = ServeConfig(record.before.config).bundle, Counters()
-        started_s = time.monotonic()
-        failures = 0
-        while True:
-            self._own(record)
-            try:
-                counters.add(self._gateway.metrics())
-                failures = 0
-            except GatewayError:
-                failures += 1
-                if failures > 10:
-                    raise
-            bad = judge(counters, step.bundle, old, limits)
-            if bad:
-                raise _StepFailedError(f"{step.name}: {bad}")
-            held_s, patches = time.monotonic() - started_s, patches_of(counters, step.bundle)
-            if held_s >= step.hold_s and patches >= limits.min_patches:
-                log.info("%s: %.0f patches in %.0f s, within all limits", step.name, patches, held_s)
-                return
-            if held_s > step.hold_s + self._settings.evidence_s:
-                raise _StepFailedError(
-                    f"{step.name}: {patches:.0f} patches in {held_s:.0f} s are too few to judge by"
-                )
-            time.sleep(_SCRAPE_S)
+        settings = self._settings
+        old = ServeConfig(record.before.config).bundle
+        watch(record.current, old, self._gateway, settings, lambda: self._own(record))
 
     def _turn_back(self, record: RolloutRecord, reason: str) -> RolloutRecord:
         log.warning("rolling back: %s", reason)
@@ -294,24 +263,3 @@ class Rollout:
             return str(self._gateway.models().get("failure") or "")
         except GatewayError:
             return ""
-
-
-def spec_of(spec: Object, step: Step) -> Object:
-    """``spec`` with what the step wants in it."""
-    return {**with_images(spec, step.images), "serveConfigV2": step.config}
-
-
-class _StepFailedError(RolloutError):
-    """A step was not proved."""
-
-
-class RolledBackError(RolloutError):
-    """The rollout failed, and what was before serves again."""
-
-
-class UnrestoredError(RolloutError):
-    """The rollout failed, and what was before does not serve."""
-
-
-class OvertakenError(RolloutError):
-    """The RayService is no longer as the rollout left it."""

@@ -10,6 +10,7 @@ import yaml
 
 from sentinode.errors import ClusterError, ConfigError
 from sentinode.rollout.cluster import Object
+from sentinode.rollout.record import Step
 
 IMPORT_PATH: Final = "app:build"
 CANDIDATE: Final = "rollout-candidate"
@@ -107,6 +108,11 @@ def with_images(spec: Object, wanted: tuple[str, ...]) -> Object:
     for container, image in zip(_ray_containers(changed), wanted, strict=True):
         container["image"] = image
     return changed
+
+
+def spec_of(spec: Object, step: Step) -> Object:
+    """``spec`` with what the step wants in it."""
+    return {**with_images(spec, step.images), "serveConfigV2": step.config}
 
 
 def check_image(image: str) -> str:
