@@ -1,0 +1,56 @@
+"""The steps of a rollout: every traffic that they make is one that the endpoint accepts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from sentinode.errors import ClusterError
+from sentinode.rollout.plan import Pace, plan
+from sentinode.rollout.record import Wish
+from sentinode.rollout.serve_config import ServeConfig, images
+from sentinode.serving.traffic import Traffic
+
+OLD, NEW, IMAGE = "a" * 64, "b" * 64, f"r/serve@sha256:{'1' * 64}"
+
+
+def spec(**args: Any) -> dict[str, Any]:
+    application = {
+        "name": "sentinode", "import_path": "app:build", "args": {"registry": "s3://r/x", "bundle": OLD, **args},
+    }  # fmt: skip
+    group = {
+        "template": {"spec": {"containers": [{"name": "ray", "image": "r/serve:old"}, {"image": "sidecar"}]}}
+    }
+    return {
+        "serveConfigV2": yaml.safe_dump({"applications": [application]}),
+        "rayClusterConfig": {"headGroupSpec": group, "workerGroupSpecs": [group]},
+    }
+
+
+def test_one_thing_changes_at_a_time() -> None:
+    before = spec(operating_point="balanced")
+    pace = Pace(shadow_s=60, shares=(0.05, 0.5))
+    steps = plan(before, Wish(bundle=NEW, image=IMAGE), pace)
+    assert [s.name for s in steps] == ["image", "stage", "shadow", "canary 5%", "canary 50%", "promote"]
+    assert steps[0].config == before["serveConfigV2"]
+    assert {step.images for step in steps} == {(IMAGE, IMAGE)}
+    for step in steps[1:]:
+        traffic = Traffic.parse(ServeConfig(step.config).traffic)
+        assert traffic.models["default"].operating_point == "balanced"
+        assert NEW in traffic.digests
+    last = Traffic.parse(ServeConfig(steps[-1].config).traffic)
+    assert last.digests == (NEW,)
+    assert yaml.safe_load(steps[-1].config)["applications"][0]["args"]["bundle"] == OLD
+
+
+def test_nothing_to_do() -> None:
+    assert plan(spec(), Wish(bundle=OLD), Pace()) == ()
+    assert images(spec()) == ("r/serve:old", "r/serve:old")
+
+
+@pytest.mark.parametrize("text", ["", "applications: []", "a: [", "applications: [{import_path: other:app}]"])
+def test_another_application_is_refused(text: str) -> None:
+    with pytest.raises(ClusterError, match="no endpoint of Sentinode"):
+        ServeConfig(text)
