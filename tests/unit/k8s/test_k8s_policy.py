@@ -216,7 +216,6 @@ def test_no_service_leaves_the_cluster() -> None:
     assert [listener["protocol"] for listener in gateway["spec"]["listeners"]] == ["HTTPS"]
     (route,) = manifests.of_kind("overlays/production", "HTTPRoute")
     paths = {match["path"]["value"] for rule in route["spec"]["rules"] for match in rule["matches"]}
-    assert "/metrics" not in paths
     assert not any(path.startswith("/-/") for path in paths)
 
 
