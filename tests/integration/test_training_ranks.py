@@ -36,7 +36,7 @@ def plan(model: str = "seed-cnn", **changes: object) -> Recipe:
     preprocess = PreprocessConfig()
     if isinstance(config, ValidCnnConfig):
         preprocess = PreprocessConfig(input_px=config.input_px, fit="crop")
-    settings = {"epochs": 2, "batch_size": 16, "lr": 1e-3, "precision": "fp32", **changes}
+    settings = {"epochs": 2, "batch_size": 16, "lr": 3e-4, "precision": "fp32", **changes}
     return Recipe(model=config, preprocess=preprocess, train=TrainConfig.model_validate(settings))
 
 
