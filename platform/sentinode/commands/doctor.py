@@ -20,7 +20,18 @@ from sentinode.errors import SentinodeError
 State = Literal["ok", "note", "fix"]
 MIN_FREE_DISK_BYTES = 10 * 2**30
 PACKAGES = {
-    "train": ("torch", "torchvision", "timm", "ray", "webdataset", "torchmetrics", "wandb", "onnx", "h5py"),
+    "train": (
+        "torch",
+        "torchvision",
+        "timm",
+        "ray",
+        "webdataset",
+        "torchmetrics",
+        "wandb",
+        "optuna",
+        "onnx",
+        "h5py",
+    ),
     "serve": ("ray", "onnxruntime", "starlette", "simplejpeg", "prometheus-client"),
 }
 

@@ -106,7 +106,8 @@ class Desk:
         """Note those that are under way: a resumed search goes on with them."""
         for trial in (*self.sweep.record.trials, *self.sweep.record.again):
             if trial.state is TrialState.RUNNING:
-                self._onlooker.over(self.sweep.change(trial.run, state=TrialState.INTERRUPTED, reason=why))
+                more, state = self._more(trial.run), TrialState.INTERRUPTED
+                self._onlooker.over(self.sweep.note(trial.run, seconds=more, state=state, reason=why))
 
     def _close(self, trial: TrialRecord) -> None:
         self._learn(trial)
