@@ -11,9 +11,10 @@ import httpx
 import numpy as np
 import pytest
 import shapely
-from page_parts import browser, served
+from page_parts import browser
 from PIL import Image
 from playwright.sync_api import Page, expect
+from served_parts import served
 from serving_parts import make_parts
 from slide_files import tissue, write_pyramid
 
