@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "rollback": "an alias -> the bundle that it named before",
     "bundles": "what a registry holds: list, show, diff, pull, gc",
     "serve": "a bundle -> an HTTP endpoint (Ray Serve)",
+    "submit": "a step as a job on a Ray cluster, its log and exit code here",
     "rollout": "a bundle or image -> the RayService of a cluster, proved or taken back",
     "keys": "API keys of an endpoint: make, list, revoke",
     "score": "whole slides -> heat maps, lesions and slide scores",
@@ -89,7 +90,8 @@ def run_step(name: str, arguments: Sequence[str]) -> int:
             raise
         return _fail(
             ConfigError(
-                f"the package {error.name} is not installed", remedy="pip install 'sentinode[train,serve]'"
+                f"the package {error.name} is not installed",
+                remedy="pip install 'sentinode[train,serve,slides,cluster]'",
             )
         )
     except SentinodeError as error:

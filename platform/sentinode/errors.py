@@ -115,7 +115,7 @@ class BusyError(RequestError):
 
 
 class ClusterError(SentinodeError):
-    """Kubernetes cannot be reached, refuses, or holds something else than was expected."""
+    """A cluster cannot be reached, refuses, or holds something else than was expected."""
 
 
 class ClusterConflictError(ClusterError):

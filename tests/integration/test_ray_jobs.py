@@ -130,3 +130,37 @@ def test_a_users_mistake_fails_the_job_without_a_traceback(
     )
     assert done.returncode != 0
     assert "Traceback" not in done.stdout
+
+
+def test_sentinode_submit(head: Head, repository: Path, tmp_path: Path) -> None:
+    command = [
+        str(RAY.parent / "sentinode"),
+        "submit",
+        "ingest",
+        "--source",
+        "synthetic",
+        "--synthetic.patches",
+        "300",
+    ]
+    command += ["--dataset", "tissue", "--out", str(tmp_path / "data"), "--address", head.address]
+    command += ["--working-dir", str(repository)]
+
+    def submit(*more: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        environment = head.environment | {"PYTHONPATH": str(repository / "platform")} | changes
+        return subprocess.run([*command, *more], env=environment, capture_output=True, text=True, timeout=400)
+
+    done = submit()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "data" / "manifest.json").is_file()
+    assert "300" in done.stdout, "the job's log is shown"
+    failed = submit("--on-conflict", "nonsense")
+    assert failed.returncode not in (0, 130)
+    assert "FAILED" in failed.stdout + failed.stderr
+    refused = submit(RAY_AUTH_TOKEN="0" * 64)
+    assert refused.returncode == 1
+    assert "RAY_AUTH_TOKEN" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    nowhere = submit("--address", "http://127.0.0.1:9")
+    assert nowhere.returncode == 1
+    assert "127.0.0.1:9" in nowhere.stderr
+    assert "Traceback" not in nowhere.stderr

@@ -1,0 +1,174 @@
+"""``sentinode submit``: a step as a job on a Ray cluster, its log and its exit code here."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pydantic import Field
+
+from sentinode.config import Frozen
+from sentinode.errors import ClusterError, ConfigError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+log = logging.getLogger(__name__)
+
+Step = Literal["ingest", "train", "tune", "evaluate", "promote", "score", "rollout"]
+LOCAL_DASHBOARD: Final = "http://127.0.0.1:8265"
+STILL_RUNNING: Final = 130
+"""Exit code of one who stopped watching."""
+_POLL_S: Final = 1.0
+_PATIENCE_S: Final = 180.0
+
+
+class SubmitCommand(Frozen):
+    """Run a step as a Ray job: `sentinode submit train --recipe seed-cnn ... --address http://head:8265`.
+
+    The step's own flags go on to it as they are. With token authentication, RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or
+    RAY_AUTH_TOKEN_PATH) are taken from the environment.
+    """
+
+    step: Step
+    """Which of jobs/*.py."""
+    arguments: tuple[str, ...] = ()
+    """The step's own flags."""
+    address: str = Field(default_factory=lambda: os.environ.get("RAY_API_SERVER_ADDRESS", LOCAL_DASHBOARD))
+    """Of the cluster's dashboard; RAY_API_SERVER_ADDRESS, else this machine's."""
+    working_dir: Path = Path()
+    """Checkout that is sent along (at most 100 MiB; .gitignore and .rayignore say what is left out)."""
+    name: str | None = None
+    """Of the job; a new one by default. A name is used once."""
+    detach: bool = False
+    """End when the job is submitted, without following it."""
+    stop_on_interrupt: bool = False
+    """Ctrl-C stops the job; by default it only stops following."""
+
+    @property
+    def entrypoint(self) -> str:
+        """What the cluster runs, each argument quoted for the shell that starts it."""
+        return shlex.join(["python", f"jobs/{self.step}.py", *self.arguments])
+
+
+FLAGS = SubmitCommand
+
+
+def defaults(arguments: Sequence[str]) -> tuple[SubmitCommand | None, list[str]]:
+    """Tell this command's flags from the step's: those that are not ours are the step's."""
+    ours = argparse.ArgumentParser("sentinode submit", add_help=False, allow_abbrev=False)
+    for flag in ("--address", "--working-dir", "--name"):
+        ours.add_argument(flag)
+    for flag in ("--detach", "--stop-on-interrupt", "--dry-run"):
+        ours.add_argument(flag, action="store_true")
+    if not arguments or arguments[0].startswith("-"):
+        return None, list(arguments)
+    known, theirs = ours.parse_known_args(list(arguments[1:]))
+    rest = ["--step", arguments[0]]
+    for flag, value in vars(known).items():
+        if value:
+            rest += [f"--{flag.replace('_', '-')}", *([] if value is True else [value])]
+    return SubmitCommand.model_construct(**_settings(), arguments=tuple(theirs)), rest
+
+
+def _settings() -> dict[str, Any]:
+    fields = SubmitCommand.model_fields.items()
+    return {
+        name: field.get_default(call_default_factory=True)
+        for name, field in fields
+        if name not in ("step", "arguments")
+    }
+
+
+def run(config: SubmitCommand) -> int:
+    """Submit and follow; the job's own exit code, or 130 where one stops watching it."""
+    if not (config.working_dir / "jobs" / f"{config.step}.py").is_file():
+        raise ConfigError(
+            f"{config.working_dir.resolve()} holds no jobs/{config.step}.py",
+            "a checkout of Sentinode",
+            "go into the checkout, or name it by --working-dir",
+        )
+    client = _connect(config.address)
+    job = _submit(client, config)
+    log.info("job %s: %s", job, config.entrypoint)
+    if config.detach:
+        log.info("follow it by: ray job logs --follow --address %s %s", config.address, job)
+        return 0
+    try:
+        return _follow(client, job)
+    except KeyboardInterrupt:
+        if config.stop_on_interrupt:
+            client.stop_job(job)
+            log.info("job %s is being stopped", job)
+        else:
+            log.info("job %s goes on; stop it by: ray job stop --address %s %s", job, config.address, job)
+        return STILL_RUNNING
+
+
+def _submit(client: JobSubmissionClient, config: SubmitCommand) -> str:
+    environment = {"PYTHONPATH": "platform", "SENTINODE_LOG": "json"}
+    until_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            job: str = client.submit_job(
+                entrypoint=config.entrypoint,
+                submission_id=config.name,
+                runtime_env={"working_dir": str(config.working_dir), "env_vars": environment},
+            )
+            return job
+        except (RuntimeError, ValueError) as error:
+            # A head that has just started has no agent yet.
+            if "try again later" in str(error) and time.monotonic() < until_s:
+                time.sleep(_POLL_S)
+                continue
+            raise ClusterError(
+                f"the cluster at {config.address} did not take the job: {_first_line(error)}",
+                "a new name and at most 100 MiB of files",
+                "see .rayignore for what to leave out",
+            ) from error
+
+
+def _connect(address: str) -> JobSubmissionClient:
+    from ray.exceptions import RayError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+        text = _first_line(error)
+        remedy = "check the address, and that the dashboard's port can be reached"
+        if any(word in str(error) for word in ("401", "403", "oken")):
+            remedy = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's token"
+        raise ClusterError(
+            f"no Ray cluster answers at {address}: {text}", "the address of a dashboard", remedy
+        ) from error
+
+
+def _follow(client: JobSubmissionClient, job: str) -> int:
+    """Write the job's log to standard output as it comes, then its state."""
+
+    async def tail() -> None:
+        async for lines in client.tail_job_logs(job):
+            sys.stdout.write(lines)
+            sys.stdout.flush()
+
+    asyncio.run(tail())
+    while not (info := client.get_job_info(job)).status.is_terminal():
+        time.sleep(_POLL_S)
+    if info.status.value == "SUCCEEDED":
+        log.info("job %s is done", job)
+        return 0
+    log.error("job %s ended as %s: %s", job, info.status.value, info.message)
+    return info.driver_exit_code or 1
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
