@@ -13,6 +13,8 @@ from typing import Any
 
 import onnxruntime
 import simplejpeg
+import uvicorn
+from fastapi import FastAPI, Request
 
 
 def session(path: str) -> onnxruntime.InferenceSession:
@@ -31,8 +33,6 @@ def probability(model: onnxruntime.InferenceSession, body: bytes) -> float:
 
 def bare(path: str, port: int) -> None:
     """An ASGI function under uvicorn."""
-    import uvicorn
-
     model = session(path)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -51,9 +51,6 @@ def bare(path: str, port: int) -> None:
 
 def fastapi(path: str, port: int) -> None:
     """A FastAPI route under uvicorn."""
-    import uvicorn
-    from fastapi import FastAPI, Request
-
     model, app = session(path), FastAPI()
 
     @app.post("/")
