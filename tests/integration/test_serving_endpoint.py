@@ -171,7 +171,13 @@ def test_body_without_length_is_refused_at_the_limit(served: Served) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/v1/predict", 405), ("PUT", "/healthz", 405), ("GET", "/v2/models", 404), ("POST", "/", 404)],
+    [
+        ("GET", "/v1/predict", 405),
+        ("PUT", "/healthz", 405),
+        ("GET", "/v2/models", 404),
+        ("POST", "/", 405),
+        ("POST", "/nowhere", 404),
+    ],
 )
 def test_wrong_method_or_path_is_refused_in_json(served: Served, method: str, path: str, status: int) -> None:
     given, reply = ask(served, method, path)
