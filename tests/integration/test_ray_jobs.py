@@ -85,6 +85,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         "--disable-usage-stats",
     ]
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1"]
+    # The usual port may be another Ray's on this machine; without its agent a node takes no job.
+    command += [f"--dashboard-agent-listen-port={free_port()}"]
     log = (home / "head.log").open("w")
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     address = f"http://127.0.0.1:{dashboard}"
