@@ -49,7 +49,8 @@ def mixed(choose: Choices) -> Recipe:
     """A trial that trains, one whose loss is soon no number, and one that asks for more memory than there is."""
     kind = choose.one_of("kind", ("good", "diverging", "huge"))
     if kind == "huge":
-        model = ValidCnnConfig(widths=(4, 8, 400_000_000))
+        # More than a process can address: refused at once also where the system promises memory it does not have.
+        model = ValidCnnConfig(widths=(4, 8, 10**12))
         return Recipe(model=model, preprocess=usual_preprocess(model))
     train = {"optimizer": "sgd", "lr": 1e30} if kind == "diverging" else {"lr": 3e-3}
     return Recipe(
