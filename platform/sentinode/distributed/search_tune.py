@@ -49,7 +49,7 @@ class TrialSearcher(Searcher):  # type: ignore[misc]
         pass  # sweep.json has it all
 
     def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("a search is resumed from sweep.json")
+        raise RuntimeError("a search is resumed from sweep.json, never by Ray Tune")
 
 
 class TrialMessenger(tune.Callback):  # type: ignore[misc]

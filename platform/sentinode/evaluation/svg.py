@@ -162,6 +162,18 @@ class Chart:
         )
         return head + "".join((*self._axes(), *self._shapes, *self._legend_lines(*legend_at))) + "</svg>"
 
+    def free_corner(self, x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
+        """Where a legend hides least: of the plot's corners the one farthest from the points, as ``legend_at``."""
+        px, py = self._place(x, y)
+        across = (px - LEFT_PX) / (self.width_px - LEFT_PX - RIGHT_PX)
+        down = (py - TOP_PX) / (self.height_px - TOP_PX - BOTTOM_PX)
+
+        def distance(corner: tuple[float, float]) -> float:
+            left, top = corner
+            return float(np.hypot(across - (left > 0.5), down - (top > 0.5)).min())
+
+        return max(((0.04, 0.92), (0.75, 0.92), (0.75, 0.04), (0.04, 0.04)), key=distance)
+
     def _place(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         bottom_px = self.height_px - BOTTOM_PX
         return (
