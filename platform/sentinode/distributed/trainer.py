@@ -8,7 +8,6 @@ Ray, a re-run of the command and a move to other machines all resume in the same
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
 import uuid
@@ -25,6 +24,7 @@ from sentinode.config import Frozen, Record
 from sentinode.data.loader import LoaderConfig
 from sentinode.data.manifest import load_manifest
 from sentinode.distributed.cluster import started_here
+from sentinode.distributed.patience import ELASTIC_START_RETRIES, ray_train_settings
 from sentinode.distributed.watch import NoOnlooker, Onlooker, watched
 from sentinode.errors import ConfigError, SentinodeError, TrainingError
 from sentinode.experiment import Experiment, begin_run
@@ -33,7 +33,6 @@ from sentinode.storage import open_store
 from sentinode.training.checkpoint import load_history
 from sentinode.training.metrics import EpochRecord
 
-POLL_S = 0.2
 RESTARTS = 3
 """Lost workers or nodes that a run survives, besides those announced by a preemption notice; each costs some
 seconds and the steps since the last checkpoint.
@@ -136,13 +135,11 @@ def train(
 
 def _fit(experiment: Experiment, scaling: ScalingSettings, part: SearchPart | None) -> None:
     """Run the ranks to the end."""
-    # The controller looks at its workers every 2 s by default and takes one report at a look: too slow for
-    # short epochs.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_S))
     # No checkpoint is ever given to Ray, so its storage holds a marker file and a working folder only: a
     # folder of each node's own will do, and no credentials are pickled. A fresh name keeps Ray from loading a
     # former snapshot.
     folder = tempfile.mkdtemp(prefix="sentinode-ray-")
+    elastic = len(scaling.sizes) > 1
     trainer = _Trainer(
         _work,
         train_loop_config={
@@ -163,11 +160,14 @@ def _fit(experiment: Experiment, scaling: ScalingSettings, part: SearchPart | No
         run_config=ray_train.RunConfig(
             name=f"{experiment.name}-{uuid.uuid4().hex[:8]}",
             storage_path=folder,
-            failure_config=ray_train.FailureConfig(max_failures=RESTARTS, controller_failure_limit=RESTARTS),
+            failure_config=ray_train.FailureConfig(
+                max_failures=RESTARTS, controller_failure_limit=ELASTIC_START_RETRIES if elastic else RESTARTS
+            ),
         ),
     )
     try:
-        failure = trainer.fit().return_value
+        with ray_train_settings(elastic=elastic):
+            failure = trainer.fit().return_value
     except ray_train.TrainingFailedError as error:
         raise _typed(error) from error
     finally:
