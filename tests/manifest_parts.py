@@ -42,6 +42,19 @@ def of_kind(folder: str, *kinds: str) -> list[Manifest]:
     return [manifest for manifest in built(folder) if manifest["kind"] in kinds]
 
 
+def rights(folder: str, *resources: str) -> set[tuple[str, str, str]]:
+    """(API group, resource, verb) of what the Role for these resources allows."""
+    (role,) = of_kind(folder, "Role")
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        if resource in resources
+    }
+
+
 def ray_clusters(folder: str) -> Iterator[tuple[str, Manifest]]:
     """(name, RayClusterSpec) of each Ray object."""
     places = {"RayCluster": "", "RayJob": "rayClusterSpec", "RayService": "rayClusterConfig"}

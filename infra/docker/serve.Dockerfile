@@ -1,4 +1,4 @@
-# The endpoint: Ray Serve and ONNX Runtime, no PyTorch. From the root of the repository:
+# The endpoint: Ray Serve and ONNX Runtime, no PyTorch and no client of Kubernetes (126 MB). From the root of the repository:
 #
 #     infra/docker/build serve python:3.11-slim-bookworm@sha256:<digest>
 #
@@ -11,7 +11,7 @@ RUN python3.11 -m venv /opt/venv
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY platform platform
-RUN /opt/venv/bin/pip install --quiet -c constraints.txt '.[serve,cluster]'
+RUN /opt/venv/bin/pip install --quiet -c constraints.txt '.[serve]'
 COPY infra/docker/finish infra/docker/sbom.py infra/docker/
 RUN bash infra/docker/finish
 

@@ -1,4 +1,4 @@
-# Ingest, training, search, scoring, evaluation. PyTorch's wheels bring CUDA; the node brings the driver. Built like serve.Dockerfile:
+# Ingest, training, search, scoring, evaluation, rollouts. PyTorch's wheels bring CUDA; the node brings the driver. Built like serve.Dockerfile:
 #
 #     infra/docker/build train python:3.11-slim-bookworm@sha256:<digest>
 ARG PYTHON

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import manifest_parts as manifests
 import pytest
 import uvicorn
 import yaml
@@ -95,7 +96,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     def reconfigure(traffic: Object) -> None:
         asyncio.run_coroutine_threadsafe(endpoint.reconfigure(traffic), loop).result(60)
 
-    with ApiServerDouble(CRDS) as api:
+    with ApiServerDouble(CRDS, manifests.of_kind("overlays/local", "Role")[0]) as api:
         monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig")))
         made = Stage(api, f"http://127.0.0.1:{port}", old, new)
         with KubeRayDouble(api, reconfigure, made.why_fails):
@@ -190,6 +191,8 @@ def test_killed_anywhere_it_goes_on(stage: Stage) -> None:
     assert stage.start("--bundle", stage.new, "--limits.min-patches", "0") == 0
     assert stage.bundle == stage.new
     assert HISTORY in stage.service["metadata"]["annotations"]
+    rights = manifests.rights("overlays/local", "rayservices", "leases")
+    assert stage.api.used == rights, "the Role has what is used, and no more"
 
 
 def test_a_wrong_token_is_told(

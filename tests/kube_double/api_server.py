@@ -2,7 +2,8 @@
 
 It holds to: bearer tokens (401), resource versions and conflicts (409), generations, the CRD schemas of
 KubeRay (422; an unknown field is an error, as under ``fieldValidation=Strict``), the status subresource,
-``dryRun=All``, watches with their time-outs. It knows no CEL rules, no RBAC and no server-side apply.
+``dryRun=All``, watches with their time-outs, the rules of one Role (403), pods with logs that are followed.
+It knows no CEL rules, no other part of RBAC and no server-side apply.
 """
 
 from __future__ import annotations
@@ -29,9 +30,14 @@ Object = dict[str, Any]
 
 
 class ApiServerDouble:
-    """Serves while the ``with`` block lasts; ``crds`` is a folder of CustomResourceDefinitions."""
+    """Serves while the ``with`` block lasts; ``crds`` is a folder of CustomResourceDefinitions, ``role`` what its one
+    user may do (all, where there is none)."""
 
-    def __init__(self, crds: Path) -> None:
+    def __init__(self, crds: Path, role: Object | None = None) -> None:
+        self.role = role
+        self.used: set[tuple[str, str, str]] = set()
+        """(API group, resource, verb) of each request, as RBAC sees it."""
+        self.logs: dict[str, PodLog] = {}
         self.changed = threading.Condition()
         self.objects: dict[Key, Object] = {}
         self.version = 100
@@ -98,12 +104,30 @@ class ApiServerDouble:
                 self.changed.notify_all()
             return copy.deepcopy(new)
 
+    def authorise(self, group: str, resource: str, verb: str) -> None:
+        """Raises RefusedError 403 where no rule of the role says so."""
+        self.used.add((group, resource, verb))
+        rules = self.role["rules"] if self.role else ()
+        fits = any(
+            group in r["apiGroups"] and resource in r["resources"] and verb in r["verbs"] for r in rules
+        )
+        if self.role and not fits:
+            raise RefusedError(403, "Forbidden", f'{resource}.{group} is forbidden: cannot "{verb}"')
+
     def _check(self, plural: str, new: Object) -> None:
         if plural in self.schemas:
             validator = jsonschema.Draft202012Validator(self.schemas[plural])
             faults = [f"{fault.json_path}: {fault.message[:200]}" for fault in validator.iter_errors(new)]
             if faults:
                 raise RefusedError(422, "Invalid", "; ".join(faults[:3]))
+
+
+class PodLog:
+    """What the container of a pod prints; whoever follows it waits until it ends."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.over = False
 
 
 class RefusedError(Exception):
@@ -125,9 +149,17 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if self.headers.get("authorization") != f"Bearer {TOKEN}":
                 raise RefusedError(401, "Unauthorized", "Unauthorized")
-            namespace, plural, *rest = parts.path.split("/")[5:]
-            if self.query.get("watch", "").lower() == "true":
+            group, namespace, plural, *rest = _place(parts.path)
+            watched = self.query.get("watch", "").lower() == "true"
+            self.double.authorise(group, "/".join([plural, *rest[1:]]), self._verb(rest, watched))
+            if watched:
                 self._watch(namespace, plural)
+                return
+            if rest[1:] == ["log"]:
+                self._log(rest[0])
+                return
+            if self.command == "GET" and not rest:
+                self._answer(200, {"items": self._listed(namespace, plural)})
                 return
             self._answer(*self._act(namespace, plural, rest, body))
         except RefusedError as error:
@@ -136,6 +168,48 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_DELETE = _serve
 
+    def _verb(self, rest: list[str], watched: bool) -> str:
+        if self.command == "GET":
+            return "watch" if watched else "get" if rest else "list"
+        return {"POST": "create", "PUT": "update", "DELETE": "delete"}[self.command]
+
+    def _listed(self, namespace: str, plural: str) -> list[Object]:
+        wanted = dict(pair.split("=", 1) for pair in self.query.get("labelSelector", "").split(",") if pair)
+        with self.double.changed:
+            return [
+                copy.deepcopy(found)
+                for key, found in self.double.objects.items()
+                if key[:2] == (namespace, plural)
+                and wanted.items() <= found["metadata"].get("labels", {}).items()
+            ]
+
+    def _log(self, pod: str) -> None:
+        self._start_stream("text/plain")
+        given = 0
+        with suppress(OSError):
+            while True:
+                with self.double.changed:
+                    kept = self.double.logs[pod]
+                    if given == len(kept.lines) and not kept.over:
+                        self.double.changed.wait(1)
+                        continue
+                    new, over = kept.lines[given:], kept.over
+                given += len(new)
+                for line in new:
+                    self._chunk(line.encode() + b"\n")
+                if over:
+                    break
+            self.wfile.write(b"0\r\n\r\n")
+
+    def _start_stream(self, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+
     def _act(self, namespace: str, plural: str, rest: list[str], body: Object) -> tuple[int, Object]:
         double = self.double
         key = (namespace, plural, rest[0] if rest else body.get("metadata", {}).get("name", ""))
@@ -143,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self.command == "POST":
                 if key in double.objects:
                     raise RefusedError(409, "AlreadyExists", f"{plural} {key[2]} already exists")
-                return 201, double.put(key, body)
+                return 201, double.put(key, body, dry_run=self.query.get("dryRun") == "All")
             if key not in double.objects:
                 raise RefusedError(404, "NotFound", f"{plural} {key[2]} not found")
             if self.command == "PUT":
@@ -159,10 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
         key = (namespace, plural, self.query.get("fieldSelector", "").removeprefix("metadata.name="))
         seen = int(self.query.get("resourceVersion") or 0)
         deadline_s = time.monotonic() + float(self.query["timeoutSeconds"])
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("transfer-encoding", "chunked")
-        self.end_headers()
+        self._start_stream("application/json")
         with suppress(OSError):
             while (left_s := deadline_s - time.monotonic()) > 0:
                 with self.double.changed:
@@ -172,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
                         continue
                     seen = int(found["metadata"]["resourceVersion"])
                     data = json.dumps({"type": "MODIFIED", "object": found}).encode() + b"\n"
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+                self._chunk(data)
             self.wfile.write(b"0\r\n\r\n")
 
     def _answer(self, code: int, value: Object) -> None:
@@ -187,13 +258,17 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
+def _place(path: str) -> list[str]:
+    """Group, namespace, plural and the rest of /apis/GROUP/VERSION/namespaces/... or /api/VERSION/namespaces/..."""
+    parts = path.split("/")
+    return [parts[2], *parts[5:]] if parts[1] == "apis" else ["", *parts[4:]]
+
+
 @cache
 def schemas_of(crds: Path) -> dict[str, Any]:
     """JSON Schemas of the stored versions, by plural."""
     # Parsed by libyaml: in Python, a file of this size takes half a minute on a busy machine.
-    trees = (
-        yaml.load(path.read_bytes(), yaml.CSafeLoader) for path in sorted(crds.glob("*rayservices.yaml"))
-    )
+    trees = (yaml.load(path.read_bytes(), yaml.CSafeLoader) for path in sorted(crds.glob("*.yaml")))
     return {
         crd["spec"]["names"]["plural"]: _json_schema(version["schema"]["openAPIV3Schema"])
         for crd in trees

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import shlex
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field
+from rich.console import Console
 
 from sentinode.config import Frozen
 from sentinode.errors import ClusterError, ConfigError
+from sentinode.rollout.job_settings import JobSettings
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -35,7 +38,8 @@ class SubmitCommand(Frozen):
     """Run a step as a Ray job: `sentinode submit train --recipe seed-cnn ... --address http://head:8265`.
 
     The step's own flags go on to it as they are. With token authentication, RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or
-    RAY_AUTH_TOKEN_PATH) are taken from the environment.
+    RAY_AUTH_TOKEN_PATH) are taken from the environment. With --kubernetes, the step gets a cluster of its own, as a
+    RayJob: `sentinode submit train ... --kubernetes`; $SENTINODE_DATA and the like are the cluster's settings.
     """
 
     step: Step
@@ -52,6 +56,10 @@ class SubmitCommand(Frozen):
     """End when the job is submitted, without following it."""
     stop_on_interrupt: bool = False
     """Ctrl-C stops the job; by default it only stops following."""
+    kubernetes: bool = False
+    """As a RayJob of KubeRay, by the kubeconfig; --address and --working-dir do not count then."""
+    job: JobSettings = JobSettings()
+    """With --kubernetes: what the RayJob gets."""
 
     @property
     def entrypoint(self) -> str:
@@ -65,9 +73,10 @@ FLAGS = SubmitCommand
 def defaults(arguments: Sequence[str]) -> tuple[SubmitCommand | None, list[str]]:
     """Tell this command's flags from the step's: those that are not ours are the step's."""
     ours = argparse.ArgumentParser("sentinode submit", add_help=False, allow_abbrev=False)
-    for flag in ("--address", "--working-dir", "--name"):
+    nested = (f"--job.{name.replace('_', '-')}" for name in JobSettings.model_fields)
+    for flag in ("--address", "--working-dir", "--name", *nested):
         ours.add_argument(flag)
-    for flag in ("--detach", "--stop-on-interrupt", "--dry-run"):
+    for flag in ("--detach", "--stop-on-interrupt", "--kubernetes", "--dry-run"):
         ours.add_argument(flag, action="store_true")
     if not arguments or arguments[0].startswith("-"):
         return None, list(arguments)
@@ -90,6 +99,11 @@ def _settings() -> dict[str, Any]:
 
 def run(config: SubmitCommand) -> int:
     """Submit and follow; the job's own exit code, or 130 where one stops watching it."""
+    if config.kubernetes:
+        from sentinode.commands import submit_kubernetes
+
+        made = submit_kubernetes.make(config.step, config.arguments, config.name, config.job)
+        return submit_kubernetes.run(*made, config.detach, config.stop_on_interrupt)
     if not (config.working_dir / "jobs" / f"{config.step}.py").is_file():
         raise ConfigError(
             f"{config.working_dir.resolve()} holds no jobs/{config.step}.py",
@@ -111,6 +125,18 @@ def run(config: SubmitCommand) -> int:
         else:
             log.info("job %s goes on; stop it by: ray job stop --address %s %s", job, config.address, job)
         return STILL_RUNNING
+
+
+def dry_run(config: SubmitCommand) -> int:
+    """Print what would be submitted: the RayJob as YAML, or the command for the Ray cluster."""
+    if config.kubernetes:
+        from sentinode.commands import submit_kubernetes
+
+        return submit_kubernetes.show(
+            *submit_kubernetes.make(config.step, config.arguments, config.name, config.job)
+        )
+    Console().print_json(json.dumps(config.model_dump(mode="json")))
+    return 0
 
 
 def _submit(client: JobSubmissionClient, config: SubmitCommand) -> str:

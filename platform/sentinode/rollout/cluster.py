@@ -19,6 +19,7 @@ from sentinode.errors import ClusterConflictError, ClusterError
 
 FIELD_MANAGER: Final = "sentinode-rollout"
 _REQUEST_TIMEOUT_S: Final = 30.0
+_SILENCE_S: Final = 600.0
 _RETRIED: Final = (429, 500, 502, 503, 504)
 _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -43,6 +44,7 @@ class Kind:
 
 RAY_SERVICE: Final = Kind("ray.io", "v1", "RayService", "rayservices")
 RAY_JOB: Final = Kind("ray.io", "v1", "RayJob", "rayjobs")
+RAY_CLUSTER: Final = Kind("ray.io", "v1", "RayCluster", "rayclusters")
 LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 
 
@@ -96,12 +98,13 @@ class Cluster:
             ),
         )
 
-    def create(self, kind: Kind, body: Object) -> Object:
-        """Make a new object; what the schema does not know is an error."""
+    def create(self, kind: Kind, body: Object, dry_run: bool = False) -> Object:
+        """Make a new object; what the schema does not know is an error. With ``dry_run`` it is checked and not kept."""
         with _errors(f"{kind.kind} {self.namespace}/{body['metadata'].get('name', '')}"):
             made: Object = self._objects.create_namespaced_custom_object(
                 *self._path(kind),
                 body,
+                dry_run="All" if dry_run else None,
                 field_manager=FIELD_MANAGER,
                 field_validation="Strict",
                 _request_timeout=_REQUEST_TIMEOUT_S,
@@ -167,10 +170,15 @@ class Cluster:
         return items
 
     def log_lines(self, pod: str, container: str | None = None) -> Iterator[str]:
-        """The log of a pod's container, line by line, until it ends."""
+        """The log of a pod's container, line by line, until it ends; a silent one is cut off after a while."""
         with _errors(f"the log of pod {self.namespace}/{pod}"):
             answer = self._core.read_namespaced_pod_log(
-                pod, self.namespace, container=container, follow=True, _preload_content=False
+                pod,
+                self.namespace,
+                container=container,
+                follow=True,
+                _preload_content=False,
+                _request_timeout=(_REQUEST_TIMEOUT_S, _SILENCE_S),
             )
             rest = b""
             for chunk in answer.stream(decode_content=True):

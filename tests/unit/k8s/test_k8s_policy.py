@@ -239,6 +239,13 @@ def test_rights_are_few() -> None:
                 assert "secrets" not in rule["resources"]
 
 
+def test_the_role_of_operators_is_for_what_the_commands_use() -> None:
+    """Which verbs, the tests of rollouts and submissions derive from the requests that are made."""
+    (role,) = manifests.of_kind("overlays/local", "Role")
+    used = {"rayservices", "leases", "rayjobs", "rayclusters", "pods", "pods/log"}
+    assert {resource for rule in role["rules"] for resource in rule["resources"]} == used
+
+
 def test_accounts_of_production_have_roles() -> None:
     for account in manifests.of_kind("overlays/production", "ServiceAccount"):
         roles = account["metadata"].get("annotations", {}).get("eks.amazonaws.com/role-arn", "")
