@@ -4,118 +4,26 @@ endpoint of ours with real bundles as the gateway.
 
 from __future__ import annotations
 
-import asyncio
 import copy
-import os
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import manifest_parts as manifests
 import pytest
-import uvicorn
-import yaml
-from kube_double.api_server import ApiServerDouble, Object
-from kube_double.kuberay import KEY, KubeRayDouble
-from serving_parts import make_parts, sealed_registry
+from rollout_parts import CRDS, NEW, ROOT, Stage, open_stage
 
 from sentinode.cli import run_step
-from sentinode.rollout.record import HISTORY, RECORD, history_of
-from sentinode.rollout.serve_config import ServeConfig
-from sentinode.serving.args import ServeArgs
-from sentinode.serving.asgi import Endpoint
-from sentinode.serving.auth import ApiKeys
+from sentinode.rollout.record import RECORD, history_of
 from sentinode.serving.client import Client
 
-ROOT = Path(__file__).resolve().parents[2]
-CRDS = ROOT.parent / "shared" / "k8s" / "kuberay-crds"
-OLD, NEW = (f"registry.example/serve@sha256:{digit * 64}" for digit in "12")
 pytestmark = pytest.mark.skipif(not CRDS.exists(), reason="the CRDs of KubeRay are not beside the checkout")
-
-
-@dataclass
-class Stage:
-    """Everything of a test."""
-
-    api: ApiServerDouble
-    url: str
-    old: str
-    new: str
-    fails: list[str] = field(default_factory=list)
-    """Words that must not stand in a specification, or its deployment fails."""
-
-    @property
-    def service(self) -> Object:
-        return self.api.get(*KEY[1:])
-
-    @property
-    def bundle(self) -> str:
-        return ServeConfig(self.service["spec"]["serveConfigV2"]).bundle
-
-    def start(self, *more: str) -> int:
-        fast = ["--patience.step-s", "30", "--lease-s", "3", "--by", "test"]
-        return run_step("rollout", ["start", "--gateway", self.url, *fast, *more])
-
-    def why_fails(self, spec: Object) -> str:
-        text = yaml.safe_dump(spec)
-        return next((f"{word} cannot be deployed" for word in self.fails if word in text), "")
-
-
-def rayservice(registry: str, bundle: str) -> Object:
-    """The manifest of the repository, with its gaps filled."""
-    service: Object = yaml.safe_load((ROOT / "k8s" / "base" / "endpoint" / "rayservice.yaml").read_text())
-    config = yaml.safe_load(service["spec"]["serveConfigV2"])
-    config["applications"][0]["args"] |= {"registry": registry, "bundle": bundle, "num_replicas": 2}
-    service["spec"]["serveConfigV2"] = yaml.safe_dump(config)
-    cluster = service["spec"]["rayClusterConfig"]
-    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        group["template"]["spec"]["containers"][0]["image"] = OLD
-    return service
 
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    store, old, _ = sealed_registry(tmp_path)
-    new = make_parts(tmp_path / "new", seed=5).seal(store)
-    args = ServeArgs(registry=store.url, bundle=old)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    endpoint, loop = Endpoint(args, ApiKeys()), asyncio.new_event_loop()
-    server = uvicorn.Server(uvicorn.Config(endpoint, port=port, log_level="warning", loop="none"))
-    thread = threading.Thread(target=loop.run_until_complete, args=(server.serve(),), daemon=True)
-    loop.run_until_complete(endpoint.reconfigure(args.first_traffic.model_dump(mode="json")))
-    thread.start()
-
-    def reconfigure(traffic: Object) -> None:
-        asyncio.run_coroutine_threadsafe(endpoint.reconfigure(traffic), loop).result(60)
-
-    with ApiServerDouble(CRDS, manifests.of_kind("overlays/local", "Role")[0]) as api:
-        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig")))
-        made = Stage(api, f"http://127.0.0.1:{port}", old, new)
-        with KubeRayDouble(api, reconfigure, made.why_fails):
-            api.put(KEY, rayservice(store.url, old))
-            wait_until(
-                lambda: "applicationStatuses" in made.service.get("status", {}).get("activeServiceStatus", {})
-            )
-            yield made
-    server.should_exit = True
-    thread.join(20)
-    loop.close()
-
-
-def wait_until(holds: object, timeout_s: float = 60.0) -> None:
-    assert callable(holds)
-    deadline_s = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline_s, "it did not come to pass"
-        time.sleep(0.05)
+    with open_stage(tmp_path) as made:
+        monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig))
+        yield made
 
 
 def test_a_bundle_is_rolled_out_in_place_and_kept(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +65,8 @@ def test_an_image_that_does_not_start_is_taken_back(stage: Stage) -> None:
     stage.fails.append(NEW)
     assert stage.start("--image", NEW) == 1
     assert stage.service["spec"] == before
-    assert stage.service["status"]["activeServiceStatus"]["rayClusterName"] == "cluster-1"
+    # KubeRay does not go back to the cluster that serves: it makes a third one.
+    assert stage.service["status"]["activeServiceStatus"]["rayClusterName"] == "cluster-3"
 
 
 def test_dry_run_shows_each_step_and_changes_nothing(
@@ -178,21 +87,41 @@ def test_a_canary_without_traffic_is_taken_back(stage: Stage, capsys: pytest.Cap
     assert stage.bundle == stage.old
 
 
-def test_killed_anywhere_it_goes_on(stage: Stage) -> None:
-    code = "import sys; from sentinode.cli import run_step; sys.exit(run_step('rollout', sys.argv[1:]))"
-    slow = ["--pace.shares", "0.5", "--pace.hold-s", "0.5", "--limits.min-patches", "1000", "--lease-s", "3"]
-    command = [sys.executable, "-c", code, "start", "--gateway", stage.url, "--bundle", stage.new, *slow]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "platform")}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as killed:
-        wait_until(lambda: '"step":1' in (stage.service["metadata"]["annotations"] or {}).get(RECORD, ""))
-        assert stage.start("--bundle", stage.new) == 1  # the first one lives: this one is refused
-        killed.send_signal(signal.SIGKILL)
-    assert stage.bundle == stage.old
-    assert stage.start("--bundle", stage.new, "--limits.min-patches", "0") == 0
+def test_another_gateway_than_the_sealed_bundle_expects_is_found_out(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Golden patches that arrive recompressed have other probabilities: taken back, without a hand."""
+    before = stage.service["spec"]
+    stage.recompresses.set()
+    assert stage.start("--bundle", stage.new) == 1
+    assert "golden patch" in capsys.readouterr().err
+    assert stage.service["spec"] == before
+    ((outcome, reason),) = stage.outcomes
+    assert outcome == "rolled back"
+    assert "through the gateway; expected" in reason
+
+
+def test_a_canary_goes_through_shadow_and_shares(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    pace = ["--pace.shadow-s", "0.2", "--pace.shares", "0.3", "0.6", "--pace.hold-s", "0.2"]
+    # Two networks drawn at random need not agree: here the steps are of interest, limits have tests of their own.
+    wide = [
+        "--limits.min-patches",
+        "5",
+        "--limits.psi",
+        "99",
+        "--limits.disagreement",
+        "1",
+        "--limits.p95-s",
+        "60",
+    ]
+    with stage.client():
+        assert stage.start("--bundle", stage.new, *pace, *wide) == 0
+    shown = capsys.readouterr().err
+    for step in ("shadow", "canary 30%", "canary 60%"):
+        assert f"step {step}" in shown
+        assert re.search(rf"{step}: \d+ patches in \d+ s, within all limits", shown)
     assert stage.bundle == stage.new
-    assert HISTORY in stage.service["metadata"]["annotations"]
-    rights = manifests.rights("overlays/local", "rayservices", "leases")
-    assert stage.api.used == rights, "the Role has what is used, and no more"
+    assert [outcome for outcome, _ in stage.outcomes] == ["kept"]
 
 
 def test_a_wrong_token_is_told(

@@ -1,7 +1,8 @@
 """A DOUBLE of KubeRay's operator: it plays the status transitions of a RayService over the double of the API server.
 
 ``user_config`` goes to a REAL endpoint of ours, as Ray Serve would call ``reconfigure``. Another image makes a pending
-cluster, which takes over when it is ready.
+cluster, which takes over when it is ready. As in KubeRay 1.7 (``shouldPrepareNewCluster``), a specification is compared
+with the pending cluster alone while there is one: going back to the old image makes a third cluster.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class KubeRayDouble:
         self._api, self._reconfigure, self._fails = api, reconfigure, fails
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._image, self._clusters = "", 0
+        self._image, self._active = "", ""
+        self._pending_image, self._pending = "", ""
+        self._clusters = 0
         self.faults: list[BaseException] = []
 
     def __enter__(self) -> Self:
@@ -63,12 +66,16 @@ class KubeRayDouble:
         spec = service["spec"]
         head = spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
         image, failure = head["containers"][0]["image"], self._fails(spec)
-        if image != self._image:
+        if image != (self._pending_image or self._image):
+            self._clusters += 1
+            self._pending_image, self._pending = image, f"cluster-{self._clusters}"
+        if self._pending:
             apps = _apps("DEPLOY_FAILED", failure) if failure else _apps("DEPLOYING")
-            self._status(service, pending=(f"cluster-{self._clusters + 1}", apps))
+            self._status(service, pending=(self._pending, apps))
             if failure:
                 return
-            self._clusters, self._image = self._clusters + 1, image
+            self._image, self._active = self._pending_image, self._pending
+            self._pending_image = self._pending = ""
         elif failure:
             self._status(service, active=_apps("DEPLOY_FAILED", failure))
             return
@@ -84,7 +91,7 @@ class KubeRayDouble:
             "observedGeneration": service["metadata"]["generation"],
             "numServeEndpoints": 2,
             "conditions": [_condition("Ready", "True"), _condition("UpgradeInProgress", str(bool(pending)))],
-            "activeServiceStatus": {"rayClusterName": f"cluster-{self._clusters}"},
+            "activeServiceStatus": {"rayClusterName": self._active},
         }
         if active:
             status["activeServiceStatus"]["applicationStatuses"] = active

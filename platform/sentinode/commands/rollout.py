@@ -21,6 +21,7 @@ from sentinode.errors import ConfigError
 from sentinode.rollout.cluster import RAY_SERVICE, Cluster
 from sentinode.rollout.decide import Moment, Patience, decide
 from sentinode.rollout.evidence import Limits
+from sentinode.rollout.forget import forget
 from sentinode.rollout.gateway import Gateway
 from sentinode.rollout.plan import Pace, plan
 from sentinode.rollout.record import Wish, history_of, record_of
@@ -35,12 +36,13 @@ log = logging.getLogger(__name__)
 
 class RolloutCommand(Frozen):
     """start: roll out, and prove it or take it back; the same command goes on where an interrupted one stopped. status:
-    how the service stands. history: past rollouts. abort: restore what was before the unfinished one.
+    how the service stands. history: past rollouts. abort: restore what was before the unfinished one. forget: end the
+    unfinished one, and leave all as it is.
 
     Credentials come from KUBECONFIG or the pod's service account, the endpoint's key from SENTINODE_API_KEY.
     """
 
-    action: Positional[Literal["start", "status", "history", "abort"]] = "start"
+    action: Positional[Literal["start", "status", "history", "abort", "forget"]] = "start"
     """What to do."""
     bundle: str | None = None
     """start: digest of the bundle, or an alias of the registry, which is resolved once."""
@@ -64,6 +66,8 @@ class RolloutCommand(Frozen):
     """From where on it is taken back."""
     patience: Patience = Patience()
     """How long a step may take."""
+    force: str | None = Field(default=None, min_length=1, max_length=500)
+    """abort and forget: the reason, for the history, to do so although somebody else changed the RayService."""
     lease_s: int = Field(default=30, ge=3, le=600)
     """For how long an unrenewed lease holds off others, in seconds."""
     evidence_s: float = Field(default=1800.0, ge=0.0)
@@ -75,6 +79,8 @@ class RolloutCommand(Frozen):
             raise ValueError("start needs --bundle, --image or both")
         if self.action in ("start", "abort") and self.gateway is None:
             raise ValueError(f"{self.action} needs --gateway, the endpoint's URL")
+        if self.action == "forget" and self.force is None:
+            raise ValueError("forget needs --force REASON, for the history")
         if self.image is not None:
             try:
                 check_image(self.image)
@@ -91,6 +97,11 @@ def run(config: RolloutCommand) -> int:
     cluster = Cluster.connect(config.namespace, config.context)
     if config.action in ("status", "history"):
         return _show(config, cluster)
+    if config.action == "forget":
+        reason = f"forgotten by force: {config.force}"
+        record = forget(cluster, config.service, actor(config.by), reason, config.lease_s)
+        log.info("rollout %s is over; the RayService stays as it is", record.id)
+        return 0
     # A pod is ended by SIGTERM: like Ctrl-C, it leaves the rollout where it stands, to be gone on with.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = Settings(
@@ -108,11 +119,13 @@ def run(config: RolloutCommand) -> int:
 
         rollout = Rollout(cluster, config.service, Gateway(config.gateway or ""), golden, settings)
         if config.action == "abort":
-            log.info("restored what was before rollout %s", rollout.abort("aborted by hand").id)
+            reason = f"aborted by force: {config.force}" if config.force else "aborted by hand"
+            restored = rollout.abort(reason, force=config.force is not None)
+            log.info("restored what was before rollout %s", restored.id)
             return 0
-        record = rollout.run(_wish(config, registry))
-    if record is not None:
-        log.info("rollout %s is kept (research use only)", record.id)
+        kept = rollout.run(_wish(config, registry))
+    if kept is not None:
+        log.info("rollout %s is kept (research use only)", kept.id)
     return 0
 
 

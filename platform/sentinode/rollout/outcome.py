@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sentinode.errors import RolloutError
+
+OVERTAKEN: Final = (
+    "see what they did; `sentinode rollout abort --force REASON` restores what was before the rollout, "
+    "`sentinode rollout forget --force REASON` ends it and leaves all as it is now"
+)
+"""What may be done where somebody else changed the RayService."""
 
 
 class StepFailedError(RolloutError):

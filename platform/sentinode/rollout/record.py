@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AwareDatetime, Field, StringConstraints
 
 from sentinode.config import Frozen, Record
-from sentinode.errors import ManifestError
+from sentinode.errors import ConfigError, ManifestError
 from sentinode.rollout.cluster import Object
 
 RECORD: Final = "sentinode.dev/rollout"
@@ -84,6 +84,14 @@ def record_of(service: Object) -> RolloutRecord | None:
     """The rollout under way; None where there is none. Raises ManifestError where it cannot be read."""
     text = _annotations(service).get(RECORD)
     return RolloutRecord.from_json(text.encode(), f"the annotation {RECORD}") if text else None
+
+
+def under_way(service: Object) -> RolloutRecord:
+    """The rollout under way. Raises ConfigError where there is none."""
+    record = record_of(service)
+    if record is None:
+        raise ConfigError(f"no rollout of {service['metadata']['name']} is under way")
+    return record
 
 
 def history_of(service: Object) -> tuple[Finished, ...]:

@@ -23,13 +23,14 @@ from sentinode.rollout.decide import Decision, Moment, Promote, RollBack, decide
 from sentinode.rollout.gateway import Gateway, GatewayError, check_golden
 from sentinode.rollout.lease import HeldLease
 from sentinode.rollout.outcome import (
+    OVERTAKEN,
     OvertakenError,
     RolledBackError,
     StepFailedError,
     UnrestoredError,
 )
 from sentinode.rollout.plan import plan, present
-from sentinode.rollout.record import RolloutRecord, Wish, finish, record_of, write_record
+from sentinode.rollout.record import RolloutRecord, Wish, finish, record_of, under_way, write_record
 from sentinode.rollout.serve_config import CANDIDATE, ServeConfig, images, spec_of
 from sentinode.rollout.status import ServiceStatus
 from sentinode.rollout.watch import Settings, watch
@@ -85,14 +86,18 @@ class Rollout:
                 self._restore(record)
             return self._forward(record)
 
-    def abort(self, reason: str) -> RolloutRecord:
-        """Restore what was before the rollout under way. Raises ConfigError where there is none."""
+    def abort(self, reason: str, force: bool = False) -> RolloutRecord:
+        """Restore what was before the rollout under way; with ``force`` also over what somebody else has changed since.
+
+        Raises ConfigError where there is none, OvertakenError where somebody else changed the RayService.
+        """
         with self._held():
-            record = record_of(self._cluster.read(RAY_SERVICE, self._name))
-            if record is None:
-                raise ConfigError(f"no rollout of {self._name} is under way")
+            service = self._cluster.read(RAY_SERVICE, self._name)
+            record = under_way(service)
             try:
-                self._restore(record if record.restoring else self._turn_back(record, reason))
+                if force or not record.restoring:
+                    record = self._turn_back(record, reason, service if force else None)
+                self._restore(record)
             except RolledBackError:
                 return record
         raise AssertionError("restoring always ends in an error")
@@ -176,7 +181,8 @@ class Rollout:
             worst = check_golden(self._gateway, model, step.bundle, self._golden(step.bundle), may_go_on)
             log.info("golden patches of %s reproduced to %.1e", step.bundle[:12], worst)
         if step.hold_s:
-            self._hold(record)
+            old = ServeConfig(record.before.config).bundle
+            watch(step, old, self._gateway, self._settings, lambda: self._own(record))
 
     def _settle(self, record: RolloutRecord, restoring: bool = False) -> Decision:
         started_s = time.monotonic()
@@ -209,15 +215,10 @@ class Rollout:
                 log.info("%s: %s", record.current.name, said)
             self._cluster.wait_for_change(RAY_SERVICE, service, _GLANCE_S)
 
-    def _hold(self, record: RolloutRecord) -> None:
-        settings = self._settings
-        old = ServeConfig(record.before.config).bundle
-        watch(record.current, old, self._gateway, settings, lambda: self._own(record))
-
-    def _turn_back(self, record: RolloutRecord, reason: str) -> RolloutRecord:
+    def _turn_back(self, record: RolloutRecord, reason: str, over: Object | None = None) -> RolloutRecord:
         log.warning("rolling back: %s", reason)
         back = record.model_copy(update={"restoring": True, "reason": reason[:2000]})
-        self._write(self._own(record), back)
+        self._write(over or self._own(record), back)
         return back
 
     def _restore(self, record: RolloutRecord) -> None:
@@ -245,10 +246,12 @@ class Rollout:
             raise OvertakenError(
                 f"somebody else changed the RayService {self._name} during the rollout",
                 f"the specification of step {step.name}",
-                "see what they did; `sentinode rollout abort` restores what was before the rollout",
+                OVERTAKEN,
             )
         if images(spec) != step.images:
-            raise OvertakenError(f"somebody else changed the images of the RayService {self._name}")
+            raise OvertakenError(
+                f"somebody else changed the images of the RayService {self._name}", remedy=OVERTAKEN
+            )
         return service
 
     def _write(self, service: Object, record: RolloutRecord) -> None:

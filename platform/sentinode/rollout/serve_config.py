@@ -103,9 +103,16 @@ def images(spec: Object) -> tuple[str, ...]:
 
 
 def with_images(spec: Object, wanted: tuple[str, ...]) -> Object:
-    """The specification with these images in the places that ``images`` reads."""
+    """The specification with these images where ``images`` reads them. Raises ClusterError where groups are others."""
     changed = copy.deepcopy(spec)
-    for container, image in zip(_ray_containers(changed), wanted, strict=True):
+    containers = _ray_containers(changed)
+    if len(containers) != len(wanted):
+        raise ClusterError(
+            f"the RayService has {len(containers)} groups of pods now",
+            f"{len(wanted)}, as when the rollout began",
+            "`sentinode rollout forget --force REASON` ends the rollout and leaves all as it is",
+        )
+    for container, image in zip(containers, wanted, strict=True):
         container["image"] = image
     return changed
 
