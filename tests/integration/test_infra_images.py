@@ -103,8 +103,8 @@ def test_it_serves_a_verdict_from_a_read_only_root(root: Path, tmp_path: Path) -
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", "sh", "-c", script],
-            stdout=output, stderr=subprocess.STDOUT,
+            ["unshare", "--mount", "--pid", "--fork", "--propagation", "private", "sh", "-c", script],
+            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
             await_health(port, process, log)
@@ -113,11 +113,9 @@ def test_it_serves_a_verdict_from_a_read_only_root(root: Path, tmp_path: Path) -
             assert reply.bundle == digest
             assert log.read_text().splitlines()[0] == "1000"
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            # The first process of the namespace goes, and with it all others.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(60)
 
 
 def await_health(port: int, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 240.0) -> None:
