@@ -86,4 +86,6 @@ def test_killed_anywhere_it_goes_on(stage: Stage) -> None:
     assert stage.bundle == stage.new
     assert HISTORY in stage.service["metadata"]["annotations"]
     rights = manifests.rights("overlays/local", "rayservices", "leases")
-    assert stage.api.used == rights, "the Role has what is used, and no more"
+    # Whether the operator has to be waited for is chance.
+    used = stage.api.used | {("ray.io", "rayservices", "watch")}
+    assert used == rights, "the Role has what is used, and no more"
