@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from serving_parts import encode
 
 Headers = list[tuple[bytes, bytes]]
+INFER = "/v2/models/default/infer"
+BINARY_INFERENCE = b"application/octet-stream; json="
 METHODS = ("POST", "POST", "POST", "POST", "GET", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "BREW", "")
 PATHS = (
-    "/v1/predict", "/v1/explain", "/v2/models/default/infer", "/v2/models/default",
+    "/v1/predict", "/v1/explain", INFER, "/v2/models/default", "/v2/models/default/config",
+    "/v2/repository/index", "/v2/models/default/versions/1/infer",
     "/v2", "/v2/health/live", "/v2/health/ready", "/v1/models", "/v1/bundles/" + "0" * 64, "/metrics", "/healthz",
     "/openapi.json", "/", "/viewer/main.js", "/viewer/../asgi.py", "//", "/v1/predict/..", "/\x00", "/%2e%2e/%00",
     "/v2/models//infer", "/v2/models/%F0%9F/versions/\U0001f9ec/infer", "/" + "a" * 5000,
@@ -63,6 +66,7 @@ class Attacker:
             (b"image/tiff", tiff_bomb()),
             *form(encode(patch_HWC, "PNG")),
             *inference(patch_HWC),
+            *binary_inference(patch_HWC),
         ]
 
     def attack(self, number: int) -> Attack:
@@ -79,8 +83,10 @@ class Attacker:
             headers.append(self._header())
         if self._key and self._chance(0.9):
             headers.append((b"x-api-key", self._key))
-        if kind == b"application/json" and self._chance(0.7):
-            path, method = "/v2/models/default/infer", "POST"
+        if kind.startswith(BINARY_INFERENCE) and self._chance(0.9):
+            headers.append((b"inference-header-content-length", kind.removeprefix(BINARY_INFERENCE)))
+        if kind.startswith((b"application/json", BINARY_INFERENCE)) and self._chance(0.7):
+            path, method = INFER, "POST"
         elif self._chance(0.7):
             path, method = ("/v1/explain" if self._chance(0.03) else "/v1/predict"), "POST"
         else:
@@ -191,6 +197,19 @@ def inference(patch_HWC: NDArray[np.uint8]) -> list[tuple[bytes, bytes]]:
         {"inputs": None, "outputs": 7},
     ]
     return [(b"application/json", json.dumps(body).encode()) for body in bodies]
+
+
+def binary_inference(patch_HWC: NDArray[np.uint8]) -> list[tuple[bytes, bytes]]:
+    """Requests of the protocol with raw tensors behind the JSON; the content type says how much is JSON."""
+    raw, image = patch_HWC.tobytes(), encode(patch_HWC, "JPEG")
+    pixels = {"name": "images", "shape": [1, 96, 96, 3], "datatype": "UINT8"}
+    encoded = {"name": "encoded_images", "shape": [2], "datatype": "BYTES"}
+    out = []
+    for tensor, tail in ((pixels, raw), (encoded, (struct.pack("<I", len(image)) + image) * 2)):
+        asked = {"inputs": [{**tensor, "parameters": {"binary_data_size": len(tail)}}]}
+        text = json.dumps({**asked, "parameters": {"binary_data_output": True}}).encode()
+        out.append((BINARY_INFERENCE + str(len(text)).encode(), text + tail))
+    return out
 
 
 def mended(png: bytes) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-from fuzz_parts import Attack, Attacker
+from fuzz_parts import INFER, Attack, Attacker
 from serving_parts import make_parts, random_patches
 from starlette.types import ASGIApp
 
@@ -76,7 +76,9 @@ async def ask(app: ASGIApp, attack: Attack) -> int:
     return int(sent[0]["status"])
 
 
-async def bombard(app: ASGIApp, attacker: Attacker, first: int, count: int, statuses: Counter[int]) -> None:
+async def bombard(
+    app: ASGIApp, attacker: Attacker, first: int, count: int, statuses: Counter[int], inferred: Counter[int]
+) -> None:
     """``count`` attacks, ``AT_ONCE`` under way; fails with the first that is answered 5xx or breaks the server."""
     numbers = iter(range(first, first + count))
 
@@ -89,6 +91,8 @@ async def bombard(app: ASGIApp, attacker: Attacker, first: int, count: int, stat
                 raise AssertionError(f"attack {number} broke the server: {described(attack)}") from error
             assert status < 500 or status == 503, f"attack {number} got {status}: {described(attack)}"
             statuses[status] += 1
+            if attack.path == INFER:
+                inferred[status] += 1
 
     await asyncio.gather(*(one_after_another() for _ in range(AT_ONCE)))
 
@@ -108,12 +112,13 @@ def test_hostile_requests_are_refused_and_nothing_else(engine: Engine, tmp_path:
     app = app_of(engine, [record] if locked else [], tmp_path)
     attacker = Attacker(random_patches(1)[0], seed=7 + locked, key=key if locked else "")
     statuses: Counter[int] = Counter()
+    inferred: Counter[int] = Counter()
     half = REQUESTS // 2
 
     async def both() -> float:
-        await bombard(app, attacker, 0, half // 10, statuses)
+        await bombard(app, attacker, 0, half // 10, statuses, inferred)
         before = memory_mib()
-        await bombard(app, attacker, half // 10, half - half // 10, statuses)
+        await bombard(app, attacker, half // 10, half - half // 10, statuses, inferred)
         return memory_mib() - before
 
     started_s = time.monotonic()
@@ -122,4 +127,6 @@ def test_hostile_requests_are_refused_and_nothing_else(engine: Engine, tmp_path:
     assert sum(statuses.values()) == half
     assert statuses[200] > half / 100, "some must get as far as the model"
     assert {400, 404, 405, 415, 422} <= set(statuses)
+    assert inferred[200] > half / 200, "so must some of the Open Inference Protocol"
+    assert inferred[400] > half / 50
     assert growth_mib < GROWTH_MIB

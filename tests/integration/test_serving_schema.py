@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 
 import httpx
@@ -44,7 +45,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     "asked",
     [
         "POST /v1/predict", "POST /v1/explain", "GET /v1/models", "GET /v1/bundles/{digest}", "GET /healthz",
-        "GET /metrics",
+        "GET /metrics", "GET /v2", "GET /v2/health/live", "GET /v2/health/ready", "POST /v2/repository/index",
+        "GET /v2/models/{name}", "GET /v2/models/{name}/ready", "GET /v2/models/{name}/config",
+        "POST /v2/models/{name}/infer", "POST /v2/models/{name}/versions/{version}/infer",
     ],
 )  # fmt: skip
 def test_the_endpoint_does_what_it_promises(url: str, asked: str) -> None:
@@ -67,7 +70,7 @@ def test_the_endpoint_does_what_it_promises(url: str, asked: str) -> None:
 
 def test_no_operation_is_left_out(url: str) -> None:
     document = schemathesis.openapi.from_url(f"{url}/openapi.json")
-    assert len(list(document.get_all_operations())) == 6
+    assert len(list(document.get_all_operations())) == 18
 
 
 def test_real_answers_conform(url: str) -> None:
@@ -76,6 +79,8 @@ def test_real_answers_conform(url: str) -> None:
         png, digest = encode(random_patches(1)[0], "PNG"), client.get("/healthz").json()["bundle"]
         one = {"content": png, "headers": {"content-type": "image/png"}}
         several = {"files": [("image", ("a.png", png)), ("image", ("b.png", png))]}
+        tensor = {"name": "encoded_images", "shape": [1], "datatype": "BYTES"}
+        inference = {"inputs": [{**tensor, "data": [base64.b64encode(png).decode()]}]}
         asked = [
             ("POST", "/v1/predict", "/v1/predict", one),
             ("POST", "/v1/predict", "/v1/predict", several),
@@ -83,6 +88,11 @@ def test_real_answers_conform(url: str) -> None:
             ("GET", "/v1/models", "/v1/models", {}),
             ("GET", "/v1/bundles/{digest}", f"/v1/bundles/{digest}", {}),
             ("GET", "/metrics", "/metrics", {}),
+            ("GET", "/v2", "/v2", {}),
+            ("GET", "/v2/models/{name}", "/v2/models/default", {}),
+            ("GET", "/v2/models/{name}/config", "/v2/models/default/config", {}),
+            ("POST", "/v2/models/{name}/infer", "/v2/models/default/infer", {"json": inference}),
+            ("POST", "/v2/repository/index", "/v2/repository/index", {}),
         ]
         for method, operation, path, options in asked:
             response = client.request(method, path, **options)  # type: ignore[arg-type]

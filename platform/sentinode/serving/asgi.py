@@ -25,6 +25,9 @@ from sentinode.serving.engine import Engine
 from sentinode.serving.explain_route import EXPLAIN, Explanations
 from sentinode.serving.guard import CALLER, REQUEST_ID, Guard
 from sentinode.serving.metrics import Metrics
+from sentinode.serving.oip.errors import speaking_oip
+from sentinode.serving.oip.inference import Inferences
+from sentinode.serving.oip.routes import oip_routes
 from sentinode.serving.openapi import openapi
 from sentinode.serving.pages import create_pages, refusal
 from sentinode.serving.predict import Predict
@@ -34,7 +37,9 @@ from sentinode.serving.version import Version, VersionKey
 from sentinode.serving.viewer import Viewer, checkout_folder
 
 PREDICT: Final = "/v1/predict"
-_COUNTED: Final = frozenset({PREDICT, "/healthz", "/metrics", "/v1/models", EXPLAIN, "/openapi.json", "/"})
+_COUNTED: Final = frozenset(
+    {PREDICT, "/healthz", "/metrics", "/v1/models", EXPLAIN, "/openapi.json", "/", "/v2"}
+)
 
 
 class Endpoint:
@@ -88,6 +93,7 @@ class Endpoint:
         return [
             Route(EXPLAIN, self._explanations.route, methods=["POST"]),
             Route("/openapi.json", openapi),
+            *oip_routes(Inferences(self.fleet, self.args, self._predict.score)),
             *self._slides(),
             *page,
         ]
@@ -135,7 +141,7 @@ class Endpoint:
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = time.perf_counter()
-        status = 499
+        path, status = route_path(scope), 499
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -144,9 +150,9 @@ class Endpoint:
             await send(message)
 
         try:
-            await self._guarded(scope, receive, watched)
+            await self._guarded(scope, receive, speaking_oip(watched) if path.startswith("/v2") else watched)
         finally:
-            self.metrics.answered(path_label(scope), status, time.perf_counter() - started_s)
+            self.metrics.answered(path_label(path), status, time.perf_counter() - started_s)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         if route_path(scope) == PREDICT:
@@ -177,9 +183,8 @@ def route_path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
-def path_label(scope: Scope) -> str:
+def path_label(path: str) -> str:
     """A label from a closed set."""
-    path = route_path(scope)
     if path in _COUNTED:
         return path
     for prefix in ("/v1/bundles/", "/v1/slides", "/v2/", "/viewer/"):

@@ -15,34 +15,19 @@ from sentinode.bundle.card import Card
 from sentinode.config import Frozen
 from sentinode.schema import PATCH_BYTES, RESEARCH_USE_ONLY
 from sentinode.serving.keys import Scope
+from sentinode.serving.oip import openapi as oip
+from sentinode.serving.openapi_parts import BINARY, operation, read, ref
 from sentinode.serving.pages import Health, Models
 from sentinode.serving.protocol import Prediction, Predictions, Refusal
 
 _RECORDS: Final[tuple[type[Frozen], ...]] = (Prediction, Predictions, Refusal, Health, Models, Card)
 _IMAGES: Final = ("image/jpeg", "image/png", "image/tiff")
-_BINARY: Final = {"type": "string", "format": "binary", "minLength": 1}
-_REFUSALS: Final = {
-    400: "the request cannot be understood, or its image not be decoded",
-    401: "no valid API key",
-    403: "the key lacks the scope",
-    404: "there is no such page, model or bundle",
-    405: "another method is possible here",
-    408: "the body came too slowly",
-    411: "pixels without content-length",
-    413: "too large, or too many",
-    415: "no JPEG, PNG or TIFF that the endpoint reads",
-    422: "not 96x96 RGB pixels of 8 bits",
-    429: "more than the key's limits allow; Retry-After says when to ask again",
-    500: "the endpoint failed",
-    503: "as much to do as can be done; Retry-After says when to ask again",
-}
-_OF_EVERY: Final = (400, 401, 403, 404, 405, 429, 500, 503)
-_OF_BODIES: Final = (408, 411, 413, 415, 422)
 
 
 def document() -> dict[str, Any]:
     """The document as JSON values."""
-    pairs = [(record, "serialization") for record in _RECORDS]
+    pairs = [(record, "serialization") for record in (*_RECORDS, *oip.RECORDS)]
+    pairs += [(record, "validation") for record in oip.REQUESTS]
     _, schemas = models_json_schema(pairs, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     return {
         "openapi": "3.1.0",
@@ -50,17 +35,18 @@ def document() -> dict[str, Any]:
         "paths": {
             "/v1/predict": {"post": _predict()},
             "/v1/explain": {"post": _explain()},
-            "/v1/models": {"get": _read("What is served now", Scope.PREDICT, "Models")},
+            "/v1/models": {"get": read("What is served now", Scope.PREDICT, "Models")},
             "/v1/bundles/{digest}": {
                 "get": {
-                    **_read("The card of a bundle that is served", Scope.PREDICT, "Card"),
+                    **read("The card of a bundle that is served", Scope.PREDICT, "Card"),
                     "parameters": [_DIGEST],
                 }
             },
-            "/healthz": {"get": _read("Whether a bundle is served", None, "Health")},
+            "/healthz": {"get": read("Whether a bundle is served", None, "Health")},
             "/metrics": {
-                "get": _operation("Counters for Prometheus", Scope.METRICS, "text/plain", {"type": "string"})
+                "get": operation("Counters for Prometheus", Scope.METRICS, "text/plain", {"type": "string"})
             },
+            **oip.paths(),
         },
         "components": {
             "schemas": schemas["$defs"],
@@ -82,42 +68,20 @@ async def openapi(_: Request) -> Response:
     return Response(_text(), headers={"cache-control": "no-cache"}, media_type="application/json")
 
 
-def _operation(
-    summary: str, scope: Scope | None, kind: str, schema: dict[str, Any], has_body: bool = False
-) -> dict[str, Any]:
-    refusal = {"application/json": {"schema": _ref("Refusal")}}
-    statuses = sorted((*_OF_EVERY, *_OF_BODIES) if has_body else _OF_EVERY)
-    return {
-        "summary": summary,
-        "description": f"Needs the scope {scope.value}, where keys are required."
-        if scope
-        else "Needs no key.",
-        "security": [{}, {"bearer": []}, {"key": []}] if scope else [{}],
-        "responses": {
-            "200": {"description": "The answer", "content": {kind: {"schema": schema}}},
-            **{str(s): {"description": _REFUSALS[s], "content": refusal} for s in statuses},
-        },
-    }
-
-
-def _read(summary: str, scope: Scope | None, record: str) -> dict[str, Any]:
-    return _operation(summary, scope, "application/json", _ref(record))
-
-
 def _predict() -> dict[str, Any]:
-    answer = {"oneOf": [_ref("Prediction"), _ref("Predictions")]}
-    form = {"type": "object", "properties": {"image": {"type": "array", "items": _BINARY, "minItems": 1}}}
+    answer = {"oneOf": [ref("Prediction"), ref("Predictions")]}
+    form = {"type": "object", "properties": {"image": {"type": "array", "items": BINARY, "minItems": 1}}}
     return {
-        **_operation("Score patches", Scope.PREDICT, "application/json", answer, has_body=True),
+        **operation("Score patches", Scope.PREDICT, "application/json", answer, has_body=True),
         "parameters": [_MODEL, _MPP, _SLIDE, _SHAPE],
         "requestBody": {
             "description": "One image; a form with several; or pixels, if X-Sentinode-Shape says their shape.",
             "required": True,
             "content": {
-                **{kind: {"schema": _BINARY} for kind in _IMAGES},
+                **{kind: {"schema": BINARY} for kind in _IMAGES},
                 "multipart/form-data": {"schema": form},
                 "application/octet-stream": {
-                    "schema": {**_BINARY, "description": f"{PATCH_BYTES} bytes a patch"}
+                    "schema": {**BINARY, "description": f"{PATCH_BYTES} bytes a patch"}
                 },
             },
         },
@@ -126,14 +90,10 @@ def _predict() -> dict[str, Any]:
 
 def _explain() -> dict[str, Any]:
     return {
-        **_operation("What a probability rests on", Scope.EXPLAIN, "image/png", _BINARY, has_body=True),
+        **operation("What a probability rests on", Scope.EXPLAIN, "image/png", BINARY, has_body=True),
         "parameters": [_MODEL],
-        "requestBody": {"required": True, "content": {kind: {"schema": _BINARY} for kind in _IMAGES}},
+        "requestBody": {"required": True, "content": {kind: {"schema": BINARY} for kind in _IMAGES}},
     }
-
-
-def _ref(name: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,10 @@ from sentinode.serving.traffic import Traffic
 
 HEALTH: Final = "/healthz"
 _HEADERS: Final = {"cache-control": "no-store"}
-_KNOWN: Final = "POST /v1/predict, GET /healthz, GET /metrics, GET /v1/models, GET /v1/bundles/{digest}"
+_KNOWN: Final = (
+    "POST /v1/predict, GET /healthz, GET /metrics, GET /v1/models, GET /v1/bundles/{digest}, "
+    "POST /v2/models/{name}/infer"
+)
 
 
 class Health(Frozen):

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from sentinode.errors import BusyError, RequestError
 from sentinode.serving.args import ServeArgs
+from sentinode.serving.batching import Answer
 from sentinode.serving.catalogue import Fleet, Model
 from sentinode.serving.http_parts import ClientGoneError, refuse, send_json
 from sentinode.serving.predictor import Job, Scored
@@ -56,9 +57,17 @@ class Predict:
         model = self._fleet.catalogue.find(asked_model(query) if query else "")
         version = model.choose(headers.get(SLIDE, b""))
         job = await read_job(headers, receive, self._args, version.trust.gate)
+        answer, _ = await self.score(scope, model, version, job)
+        single = job.pixels_BHWC is None and job.patches == 1
+        await send_json(send, reply(model.words[version], answer, single))
+
+    async def score(
+        self, scope: Scope, model: Model, version: Version, job: Job
+    ) -> tuple[Answer[Scored], list[str]]:
+        """The scores of a job and its verdicts, counted, compared and observed. Raises RequestError, BusyError."""
         answer = await version.submit(job)
-        scored, words = answer.result, model.words[version]
-        verdicts = verdicts_of(words, scored)
+        scored = answer.result
+        verdicts = verdicts_of(model.words[version], scored)
         version.counts.answered(answer, verdicts)
         if job.flags:
             version.trust.count_scale(job.flags, scored.flags)
@@ -66,7 +75,7 @@ class Predict:
             self._ask_shadow(model, version, job, scored)
         if self._observer is not None:
             self._observer(scope, version, scored, verdicts)
-        await send_json(send, reply(words, answer, single=job.pixels_BHWC is None and job.patches == 1))
+        return answer, verdicts
 
     def _ask_shadow(self, model: Model, version: Version, job: Job, scored: Scored) -> None:
         if model.shadow is None or model.shadow is version:

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol, version 2: what Triton, KServe and their clients speak. Over HTTP and gRPC."""
