@@ -39,7 +39,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "shapely": ("slides", "cohort"), "openslide": ("slides",), "tiffslide": ("slides",),
     "matplotlib": ("evaluation",), "jinja2": ("evaluation",),
     "onnxruntime": ("bundle", "serving"),
-    "joserfc": ("serving",),
+    "joserfc": ("serving",), "grpc": ("serving",), "google.protobuf": ("serving",),
     "starlette": ("serving",), "prometheus_client": ("serving",),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from sentinode.bundle.registry import resolve
 from sentinode.config import Frozen
 from sentinode.distributed.cluster import ray_session
 from sentinode.serving.args import ServeArgs
-from sentinode.serving.ingress import use_haproxy
+from sentinode.serving.ingress import limit_grpc_messages, use_haproxy
 from sentinode.serving.slides_args import SlidesArgs
 from sentinode.storage import StoreUrl, open_store
 
@@ -29,6 +29,9 @@ class ServeCommand(Frozen):
     """Digest of the bundle, or an alias: it is resolved once, at the start."""
     port: int = Field(default=8000, ge=0, le=65535)
     """Port on 127.0.0.1; 0 takes a free one."""
+    grpc_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of the Open Inference Protocol over gRPC, without TLS; 0 takes a free one, and by default there is none. It
+    is open to other machines, so it asks for API keys."""
     operating_point: str | None = None
     """Threshold of the verdict; the card's default where it is not given."""
     ingress: Literal["python", "haproxy"] = "python"
@@ -65,11 +68,17 @@ def run(config: ServeCommand) -> int:
         signal.signal(number, lambda *_: over.set())
     if config.ingress == "haproxy":
         use_haproxy()
+    if config.grpc_port is not None:
+        limit_grpc_messages(args.max_bulk_bytes)
     # Ray Serve reads its environment when it is imported.
     from sentinode.serving.local import LocalEndpoint
 
-    with ray_session(), LocalEndpoint(args, config.port) as endpoint:
+    with ray_session(), LocalEndpoint(args, config.port, grpc_port=config.grpc_port) as endpoint:
         log.info("bundle %s answers at %s/v1/predict (research use only)", endpoint.bundle[:12], endpoint.url)
+        if endpoint.grpc_port is not None:
+            log.info(
+                "gRPC (Open Inference Protocol) on port %d of all interfaces, without TLS", endpoint.grpc_port
+            )
         over.wait()
         log.info("stopping")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
@@ -13,11 +14,12 @@ from sentinode.logs import configure_logging
 from sentinode.serving.args import ServeArgs
 from sentinode.serving.asgi import Endpoint
 from sentinode.serving.auth import ApiKeys
+from sentinode.serving.oip.grpc_service import GrpcReplica
 
 DEPLOYMENT_NAME = "predict"
 
 
-class PredictReplica:
+class PredictReplica(GrpcReplica):
     """One replica: an ``Endpoint`` whose traffic is the deployment's ``user_config``.
 
     It does not come up, and takes no traffic, unless its bundles are intact and their golden patches are reproduced.
@@ -64,6 +66,7 @@ def _replicas(args: ServeArgs) -> dict[str, Any]:
 def _is_loopback_only() -> bool:
     """Whether Serve answers on loopback alone. What cannot be found out counts as open to others."""
     from ray.serve._private import constants
+    from ray.serve._private.utils import is_grpc_enabled
     from ray.serve.context import _get_global_client
 
     # HAProxy, and replicas that it talks to directly, listen on all interfaces whatever http_options.host
@@ -71,4 +74,9 @@ def _is_loopback_only() -> bool:
     if constants.RAY_SERVE_ENABLE_HA_PROXY or constants.RAY_SERVE_ENABLE_DIRECT_INGRESS:
         return False
     client = _get_global_client()
-    return client is not None and client.http_config.host in ("127.0.0.1", "localhost", "::1")
+    if client is None:
+        return False
+    # Serve's gRPC server has no host to choose: it listens on all interfaces.
+    if is_grpc_enabled(ray.get(client._controller.get_grpc_config.remote())):
+        return False
+    return client.http_config.host in ("127.0.0.1", "localhost", "::1")

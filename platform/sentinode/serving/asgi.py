@@ -26,6 +26,7 @@ from sentinode.serving.explain_route import EXPLAIN, Explanations
 from sentinode.serving.guard import CALLER, REQUEST_ID, Guard
 from sentinode.serving.metrics import Metrics
 from sentinode.serving.oip.errors import speaking_oip
+from sentinode.serving.oip.grpc_app import PREFIX, GrpcMethods
 from sentinode.serving.oip.inference import Inferences
 from sentinode.serving.oip.routes import oip_routes
 from sentinode.serving.openapi import openapi
@@ -90,10 +91,12 @@ class Endpoint:
         folder = self.args.trust.viewer_folder or checkout_folder()
         viewer = Viewer(folder) if folder else None
         page = [Route("/", viewer.page), Route("/viewer/{name}", viewer.file)] if viewer else []
+        inferences = Inferences(self.fleet, self.args, self._predict.score)
         return [
             Route(EXPLAIN, self._explanations.route, methods=["POST"]),
             Route("/openapi.json", openapi),
-            *oip_routes(Inferences(self.fleet, self.args, self._predict.score)),
+            *oip_routes(inferences),
+            Route(f"{PREFIX}{{method}}", GrpcMethods(inferences), methods=["POST"]),
             *self._slides(),
             *page,
         ]
@@ -187,7 +190,7 @@ def path_label(path: str) -> str:
     """A label from a closed set."""
     if path in _COUNTED:
         return path
-    for prefix in ("/v1/bundles/", "/v1/slides", "/v2/", "/viewer/"):
+    for prefix in ("/v1/bundles/", "/v1/slides", "/v2/", "/viewer/", PREFIX):
         if path.startswith(prefix):
             return f"{prefix}*"
     return "other"

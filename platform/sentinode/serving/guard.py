@@ -34,6 +34,12 @@ _SECURITY_HEADERS: Final = [
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
+_OPEN: Final = (
+    "/viewer/",
+    "/v2/health/",
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
+)
 OnRefusal = Callable[[str], None]
 
 
@@ -47,7 +53,7 @@ def scope_of(path: str) -> KeyScope | None:
         return KeyScope.METRICS
     if path.startswith("/v1/admin"):
         return KeyScope.ADMIN
-    if path in ("/", "/healthz", "/openapi.json") or path.startswith(("/viewer/", "/v2/health/")):
+    if path in ("/", "/healthz", "/openapi.json") or path.startswith(_OPEN):
         return None
     return KeyScope.PREDICT
 

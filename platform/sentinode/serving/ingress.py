@@ -1,4 +1,4 @@
-"""HAProxy in place of Ray Serve's Python proxy: by environment variables, before Ray starts."""
+"""HAProxy in place of Ray Serve's Python proxy, and gRPC's limits: by environment variables, before Ray starts."""
 
 from __future__ import annotations
 
@@ -33,3 +33,11 @@ def use_haproxy() -> None:
         )
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
+
+
+def limit_grpc_messages(most_bytes: int) -> None:
+    """Let Serve's gRPC servers refuse larger messages before they hold them; Ray's own limit is 2 GiB.
+
+    Call before Ray Serve is imported. What the environment sets already stays.
+    """
+    os.environ.setdefault("RAY_SERVE_GRPC_MAX_MESSAGE_SIZE", str(most_bytes))

@@ -20,6 +20,7 @@ from ray.serve.schema import LoggingConfig
 from sentinode.errors import ConfigError, SentinodeError
 from sentinode.serving.application import build
 from sentinode.serving.args import ServeArgs
+from sentinode.serving.oip.grpc_service import grpc_options
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +32,19 @@ _SHUTDOWN_TIMEOUT_S: Final = 30.0
 class LocalEndpoint:
     """Ray Serve on loopback for as long as the ``with`` block lasts; ``url`` is where it answers.
 
-    Ray must run in this process already. ``port`` 0 takes a free one. Entering raises ConfigError where Ray
+    Ray must run in this process already. ``port`` 0 takes a free one; so does ``grpc_port``, and None is no gRPC.
+    Serve's gRPC server listens on all interfaces: with it, keys are required. Entering raises ConfigError where Ray
     does not run or Serve runs already, and SentinodeError with the replica's reason where the endpoint does
     not come up within ``timeout_s``.
     """
 
-    def __init__(self, args: ServeArgs, port: int = 0, timeout_s: float = 120.0) -> None:
+    def __init__(
+        self, args: ServeArgs, port: int = 0, timeout_s: float = 120.0, grpc_port: int | None = None
+    ) -> None:
         self._args = args
         self._timeout_s = timeout_s
         self.port = port or _free_port()
+        self.grpc_port = _free_port() if grpc_port == 0 else grpc_port
 
     @property
     def bundle(self) -> str:
@@ -61,7 +66,11 @@ class LocalEndpoint:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         quiet = LoggingConfig(enable_access_log=False, log_level="WARNING")
         try:
-            serve.start(http_options={"host": _HOST, "port": self.port}, logging_config=quiet)
+            serve.start(
+                http_options={"host": _HOST, "port": self.port},
+                grpc_options=None if self.grpc_port is None else grpc_options(self.grpc_port),
+                logging_config=quiet,
+            )
             serve.run(build(self._args.model_dump(mode="json")), name=_APPLICATION, logging_config=quiet)
             self._wait_until_healthy()
         except RuntimeError as error:
