@@ -6,10 +6,13 @@ import json
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from serving_parts import encode
+
+from sentinode.serving.oip.messages import message
 
 Headers = list[tuple[bytes, bytes]]
 INFER = "/v2/models/default/infer"
@@ -50,6 +53,7 @@ class Attacker:
     def __init__(self, patch_HWC: NDArray[np.uint8], seed: int, key: str = "") -> None:
         self._rng = np.random.default_rng(seed)
         self._key = key.encode()
+        self._messages = inference_messages(patch_HWC)
         grey = patch_HWC[..., 0]
         self._bodies: list[tuple[bytes, bytes]] = [
             (b"image/png", encode(patch_HWC, "PNG")),
@@ -92,6 +96,21 @@ class Attacker:
         else:
             path, method = PATHS[self._pick(len(PATHS))], METHODS[self._pick(len(METHODS))]
         return Attack(number, method, path, self._query(), headers, body, 1 + self._pick(4))
+
+    def message(self, number: int) -> tuple[str, Headers, bytes]:
+        """A gRPC call: method, metadata, bytes. Unbent in one of six."""
+        body = self._messages[number % len(self._messages)]
+        for _ in range(self._pick(6)):
+            body = self._bent(body)
+        method = (
+            "ModelInfer"
+            if self._chance(0.8)
+            else ("ModelMetadata", "ModelConfig", "ServerReady", "x")[self._pick(4)]
+        )
+        metadata = [self._header() for _ in range(self._pick(3))]
+        if self._key and self._chance(0.9):
+            metadata.append((b"x-api-key", self._key))
+        return method, metadata, body
 
     def _bent(self, body: bytes) -> bytes:
         data, at = bytearray(body), self._pick(max(len(body), 1))
@@ -210,6 +229,21 @@ def binary_inference(patch_HWC: NDArray[np.uint8]) -> list[tuple[bytes, bytes]]:
         text = json.dumps({**asked, "parameters": {"binary_data_output": True}}).encode()
         out.append((BINARY_INFERENCE + str(len(text)).encode(), text + tail))
     return out
+
+
+def inference_messages(patch_HWC: NDArray[np.uint8]) -> list[bytes]:
+    """ModelInferRequests: raw pixels, raw images, numbers, images."""
+    image = encode(patch_HWC, "PNG")
+    pixels = {"name": "images", "datatype": "UINT8", "shape": [1, 96, 96, 3]}
+    encoded = {"name": "encoded_images", "datatype": "BYTES", "shape": [1]}
+    of = partial(message("ModelInferRequest"), model_name="default")
+    requests = (
+        of(inputs=[pixels], raw_input_contents=[patch_HWC.tobytes()]),
+        of(inputs=[encoded], raw_input_contents=[struct.pack("<I", len(image)) + image]),
+        of(inputs=[{**pixels, "contents": {"uint_contents": patch_HWC.reshape(-1).tolist()}}]),
+        of(inputs=[{**encoded, "contents": {"bytes_contents": [image]}}], outputs=[{"name": "verdict"}]),
+    )
+    return [request.SerializeToString() for request in requests]
 
 
 def mended(png: bytes) -> bytes:

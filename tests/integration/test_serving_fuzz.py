@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 from fuzz_parts import INFER, Attack, Attacker
@@ -22,10 +23,18 @@ from sentinode.serving.asgi import create_app
 from sentinode.serving.auth import ApiKeys
 from sentinode.serving.engine import Engine
 from sentinode.serving.keys import KeyRecord, RateLimits, Scope, make_key
+from sentinode.serving.oip.grpc_app import call
 from sentinode.storage import open_store
 
 REQUESTS = 20_000
+MESSAGES = 2_000
 AT_ONCE = 32
+ALLOWED = {
+    grpc.StatusCode.OK,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.UNAUTHENTICATED,
+}
 HANG_S = 60.0
 GROWTH_MIB = 64.0
 """After a tenth of the attacks; the allocator's own ups and downs are about 20."""
@@ -130,3 +139,27 @@ def test_hostile_requests_are_refused_and_nothing_else(engine: Engine, tmp_path:
     assert inferred[200] > half / 200, "so must some of the Open Inference Protocol"
     assert inferred[400] > half / 50
     assert growth_mib < GROWTH_MIB
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_hostile_grpc_messages_are_refused_and_nothing_else(
+    engine: Engine, tmp_path: Path, locked: bool
+) -> None:
+    key, record = make_key("fuzz", tuple(Scope), RateLimits(requests_per_s=1e6, burst=10**6))
+    app = app_of(engine, [record] if locked else [], tmp_path)
+    attacker = Attacker(random_patches(1)[0], seed=11 + locked, key=key if locked else "")
+    codes: Counter[grpc.StatusCode] = Counter()
+
+    async def bombarded() -> None:
+        for number in range(MESSAGES):
+            method, headers, body = attacker.message(number)
+            metadata = [(name.decode("latin-1"), value) for name, value in headers]
+            reply = await asyncio.wait_for(call(app, method, metadata, body), HANG_S)
+            assert reply.code in ALLOWED, f"message {number} got {reply}: {method} {metadata} {body[:200]!r}"
+            codes[reply.code] += 1
+
+    asyncio.run(bombarded())
+    print(f"{MESSAGES} messages: {dict(codes)}")
+    assert codes[grpc.StatusCode.OK] > MESSAGES / 20, "some must get as far as the model"
+    assert codes[grpc.StatusCode.INVALID_ARGUMENT] > MESSAGES / 4
+    assert (codes[grpc.StatusCode.UNAUTHENTICATED] > 0) == locked
