@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving_parts import encode, random_patches, sealed_registry, started_endpoint
+from serving_parts import encode, make_parts, random_patches, sealed_registry, started_endpoint
 from starlette.testclient import TestClient
 
 from sentinode.errors import RequestError
+from sentinode.serving.args import ServeArgs
+from sentinode.serving.asgi import Endpoint
 from sentinode.serving.auth import ApiKeys
 from sentinode.serving.keys import Scope, make_key
 from sentinode.serving.oip.http import InferResponse, parse
@@ -234,6 +238,30 @@ def test_credentials_are_asked_for_and_answers_are_counted(registry: Any) -> Non
         counted = client.get("/metrics", headers=headers).text
         assert 'sentinode_requests_total{path="/v2/*",status="200"}' in counted
         assert f'sentinode_score_count{{bundle="{digest}"}} 3.0' in counted
+
+
+def test_canaries_versions_and_the_audit_log(tmp_path: Path) -> None:
+    store, digest, _ = sealed_registry(tmp_path)
+    canary = make_parts(tmp_path / "canary", seed=1).seal(store)
+    log = tmp_path / "audit.jsonl"
+    traffic = {
+        "models": {"main": {"bundle": digest, "canary": {"bundle": canary, "share": 1.0}}},
+        "default": "main",
+    }
+    args = ServeArgs.parse({"registry": store.url, "traffic": traffic, "trust": {"audit_log": log}})
+    endpoint = Endpoint(args, ApiKeys())
+    asyncio.run(endpoint.reconfigure(traffic))
+    body, headers = pixels()
+    with TestClient(endpoint) as client:
+        assert client.get("/v2/models/main").json()["versions"] == [digest, canary]
+        assert client.get(f"/v2/models/main/versions/{canary}").json()["versions"] == [canary]
+        first = client.post("/v2/models/main/infer", content=body, headers=headers).json()
+        other = client.post(f"/v2/models/main/versions/{digest}/infer", content=body, headers=headers).json()
+    assert (first["model_version"], other["model_version"]) == (canary, digest)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line["action"], line["bundle"], line["patches"]) for line in lines] == [
+        ("predict", canary, 3), ("predict", digest, 3),
+    ]  # fmt: skip
 
 
 HEADS = st.one_of(st.none(), st.binary(max_size=24), st.integers(-5, 300).map(lambda n: str(n).encode()))
