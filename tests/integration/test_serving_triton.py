@@ -105,6 +105,12 @@ def test_answers_are_those_of_v1(served: Served, kind: str, sent: str) -> None:
 
 
 @BOTH
+def test_seven_megabytes_are_one_request(served: Served, kind: str) -> None:
+    expected = np.resize([one["probability"] for one in served.said], 256)
+    np.testing.assert_allclose(served.got[kind]["bulk"], expected, atol=1e-6)
+
+
+@BOTH
 def test_a_reply_says_who_answered_and_holds_what_was_asked(served: Served, kind: str) -> None:
     got = served.got[kind]
     assert (got["version"], got["id"]) == (served.endpoint.bundle, "r1")

@@ -64,8 +64,7 @@ def run(config: ServeCommand) -> int:
     """Serve until SIGINT or SIGTERM."""
     args = config.args()
     over = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: over.set())
+    _end_on_signals(over)
     if config.ingress == "haproxy":
         use_haproxy()
     if config.grpc_port is not None:
@@ -74,6 +73,8 @@ def run(config: ServeCommand) -> int:
     from sentinode.serving.local import LocalEndpoint
 
     with ray_session(), LocalEndpoint(args, config.port, grpc_port=config.grpc_port) as endpoint:
+        # Ray has put a handler of SIGTERM in place of ours, one that aborts.
+        _end_on_signals(over)
         log.info("bundle %s answers at %s/v1/predict (research use only)", endpoint.bundle[:12], endpoint.url)
         if endpoint.grpc_port is not None:
             log.info(
@@ -82,3 +83,8 @@ def run(config: ServeCommand) -> int:
         over.wait()
         log.info("stopping")
     return 0
+
+
+def _end_on_signals(over: threading.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: over.set())
