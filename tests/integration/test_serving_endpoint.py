@@ -174,7 +174,7 @@ def test_body_without_length_is_refused_at_the_limit(served: Served) -> None:
     [
         ("GET", "/v1/predict", 405),
         ("PUT", "/healthz", 405),
-        ("GET", "/v2/models", 404),
+        ("GET", "/v1/nothing", 404),
         ("POST", "/", 405),
         ("POST", "/nowhere", 404),
     ],
