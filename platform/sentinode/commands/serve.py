@@ -81,7 +81,8 @@ def run(config: ServeCommand) -> int:
                 "gRPC (Open Inference Protocol) on port %d of all interfaces, without TLS", endpoint.grpc_port
             )
         over.wait()
-        log.info("stopping")
+        log.info("stopping: what is under way is answered")
+    log.info("stopped")
     return 0
 
 
