@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -58,6 +58,8 @@ class ServeArgs(Frozen):
     """How long the first request of a batch waits for company."""
     threads: int = Field(default=1, ge=1, le=256)
     """Threads of one call of the model."""
+    precision: Literal["float", "int8"] = "float"
+    """``int8``: the bundles' int8 graphs answer, at the loss of AUROC that ``card.int8`` states; each must have one."""
     workers: int = Field(default=1, ge=1, le=64)
     """Batches that a replica works on at once: one of each version."""
     max_body_bytes: int = Field(default=1 << 20, ge=1024)

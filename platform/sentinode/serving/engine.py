@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,13 @@ from sentinode.bundle.bundle import Bundle
 from sentinode.bundle.card import OperatingPoint
 from sentinode.bundle.golden import probabilities
 from sentinode.bundle.onnx_model import OnnxModel
+from sentinode.bundle.verify import check_int8
 from sentinode.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
+Precision = Literal["float", "int8"]
+"""Which graph of the bundle answers."""
 LARGEST_CALL: Final = 64
 """Patches in one call of the model."""
 
@@ -31,12 +37,20 @@ class Engine:
     """ONNX Runtime over one bundle, with ``threads`` threads a call; safe to call from several threads.
 
     Starting it warms the session up and runs the golden patches, each alone and all at once: BundleError
-    where a probability differs from the sealed one by more than ``GOLDEN_TOLERANCE``. ``operating_point``
+    where a probability differs from the sealed one by more than ``GOLDEN_TOLERANCE``. With ``precision`` int8 the
+    bundle's int8 graph answers, which may be as far off as ``card.int8`` says (``check_int8``): ConfigError where the
+    bundle has none. Operating points and calibration stay those of the float graph. ``operating_point``
     names the threshold for verdicts (the card's default for None): ConfigError where the card has no such
     point.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1, operating_point: str | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int = 1,
+        operating_point: str | None = None,
+        precision: Precision = "float",
+    ) -> None:
         point = bundle.card.operating_point(operating_point)
         if point is None:
             raise ConfigError(
@@ -45,8 +59,15 @@ class Engine:
             )
         self.bundle = bundle
         self.operating_point: OperatingPoint = point
-        self._model = OnnxModel(bundle.onnx_path, threads)
-        golden = bundle.golden
+        self._precision = precision
+        if precision == "int8":
+            self._model = _int8_model(bundle, threads)
+        else:
+            self._model = OnnxModel(bundle.onnx_path, threads)
+            self._check_golden()
+
+    def _check_golden(self) -> None:
+        golden = self.bundle.golden
         one_by_one = [self.predict(image[None]).probabilities_B[0] for image in golden.images_BHWC]
         golden.check_reproduced(np.array(one_by_one), f"{self.runtime}, batch of one,")
         golden.check_reproduced(self.predict(golden.images_BHWC).probabilities_B, self.runtime)
@@ -54,7 +75,7 @@ class Engine:
     @property
     def runtime(self) -> str:
         """The execution provider that answers, for people."""
-        return f"ONNX Runtime ({self._model.providers[0]})"
+        return f"ONNX Runtime ({self._model.providers[0]}, {self._precision})"
 
     def predict(self, images_BHWC: NDArray[np.uint8]) -> Scores:
         """Score patches uint8 [B, 96, 96, 3], RGB; large batches go through the model in parts that fit its caches."""
@@ -68,3 +89,17 @@ class Engine:
     def verdict(self, probability: float) -> str:
         """The class name for one probability at the engine's operating point."""
         return self.bundle.card.class_names[probability >= self.operating_point.threshold]
+
+
+def _int8_model(bundle: Bundle, threads: int) -> OnnxModel:
+    facts, path = bundle.card.int8, bundle.int8_path
+    if facts is None or path is None:
+        raise ConfigError(
+            f"bundle {bundle.digest} has no int8 graph",
+            "a bundle sealed with --int8",
+            "leave precision out, or promote the run anew with --int8",
+        )
+    model = OnnxModel(path, threads)
+    check_int8(model, facts, bundle.golden, bundle.card.calibration)
+    logger.info("int8: AUROC %.4f on validation, %+.4f against float", facts.auroc, -facts.auroc_loss)
+    return model

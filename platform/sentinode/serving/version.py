@@ -65,7 +65,8 @@ class Version:
             folder = args.cache_folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             bundle = open_bundle(open_store(args.registry), key.bundle, folder)
             # The engine holds the graph in memory, so a temporary folder may go as soon as it has started.
-            return cls(key, Engine(bundle, args.threads, key.operating_point), args, metrics, executor)
+            engine = Engine(bundle, args.threads, key.operating_point, args.precision)
+            return cls(key, engine, args, metrics, executor)
 
     @property
     def bundle(self) -> Bundle:
