@@ -33,7 +33,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "ray.serve": ("serving",), "ray.train": ("distributed",), "ray.tune": ("distributed",),
     "ray": ("distributed", "serving", "commands"),
     "kubernetes": ("rollout",),
-    "optuna": ("search",),
+    "optuna": ("search",), "psutil": ("distributed",),
     "timm": ("models",), "huggingface_hub": ("models",),
     "h5py": ("data",), "webdataset": ("data",),
     "shapely": ("slides", "cohort"), "openslide": ("slides",), "tiffslide": ("slides",),

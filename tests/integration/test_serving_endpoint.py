@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -20,6 +19,7 @@ from serving_parts import Parts, encode, make_card, random_patches
 import sentinode
 from sentinode.bundle.bundle import Bundle, open_bundle
 from sentinode.bundle.golden import Golden
+from sentinode.distributed.cluster import ray_session
 from sentinode.errors import ConfigError, RequestError
 from sentinode.evaluation.calibrator import Calibration
 from sentinode.models.export import export_onnx
@@ -74,12 +74,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         max_body_bytes=MAX_BODY_BYTES,
         batch_wait_ms=20,
     )
-    ray.init(address="local", num_cpus=2, include_dashboard=False)
-    try:
-        with LocalEndpoint(args) as endpoint:
-            yield Served(endpoint, open_bundle(store, digest, folder / "cache"))
-    finally:
-        ray.shutdown()
+    with ray_session("local", num_cpus=2), LocalEndpoint(args) as endpoint:
+        yield Served(endpoint, open_bundle(store, digest, folder / "cache"))
 
 
 @pytest.fixture

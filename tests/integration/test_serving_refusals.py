@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 from ray import serve
 from serving_parts import sealed_registry
 
+from sentinode.distributed.cluster import ray_session
 from sentinode.errors import SentinodeError
 from sentinode.serving.application import build
 from sentinode.serving.args import ServeArgs
@@ -17,13 +17,12 @@ from sentinode.serving.local import LocalEndpoint
 
 
 @pytest.fixture(scope="module")
-def ray_session() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False)
-    yield
-    ray.shutdown()
+def local_ray() -> Iterator[None]:
+    with ray_session("local", num_cpus=2):
+        yield
 
 
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("local_ray")
 def test_damaged_bundle_is_not_served_and_the_reason_is_told(tmp_path: Path) -> None:
     store, digest, _ = sealed_registry(tmp_path)
     path = Path(store.url) / "bundles" / digest / "model.onnx"
@@ -36,7 +35,7 @@ def test_damaged_bundle_is_not_served_and_the_reason_is_told(tmp_path: Path) -> 
         raise AssertionError("must not start")
 
 
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("local_ray")
 def test_open_port_without_keys_is_not_served(tmp_path: Path) -> None:
     store, digest, _ = sealed_registry(tmp_path)
     serve.start(http_options={"host": "0.0.0.0", "port": 0})

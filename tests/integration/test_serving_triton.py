@@ -20,9 +20,9 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-import ray
 from serving_parts import encode, random_patches, sealed_registry
 
+from sentinode.distributed.cluster import ray_session
 from sentinode.serving.args import ServeArgs
 from sentinode.serving.local import LocalEndpoint
 from sentinode.serving.oip.messages import SERVICE
@@ -55,12 +55,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     args = ServeArgs(registry=store.url, bundle=digest, cpus_per_replica=0.5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SENTINODE_API_KEYS", KEY)
-        ray.init(address="local", num_cpus=2, include_dashboard=False)
-        try:
-            with LocalEndpoint(args, grpc_port=0) as endpoint:
-                yield Served(endpoint, asked(endpoint, folder), predicted(endpoint))
-        finally:
-            ray.shutdown()
+        with ray_session("local", num_cpus=2), LocalEndpoint(args, grpc_port=0) as endpoint:
+            yield Served(endpoint, asked(endpoint, folder), predicted(endpoint))
 
 
 def asked(endpoint: LocalEndpoint, folder: Path) -> dict[str, Any]:

@@ -6,11 +6,15 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sentinode
 from sentinode.errors import ConfigError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import psutil
 
 FORWARDED = ("AWS_", "WANDB_", "SENTINODE_")
 """Prefixes of the environment variables that workers of a Ray started here get."""
@@ -24,6 +28,7 @@ its dashboard, so credentials come from the nodes' own environment or role.
 LOCAL_VARIABLE = "SENTINODE_LOCAL_RAY"
 """Set in the workers of a Ray started by their driver."""
 CONNECT_TIMEOUT_S = 5.0
+START_TRIES = 3
 
 _started_here = False
 
@@ -72,18 +77,43 @@ def started_here() -> bool:
 
 
 def _start(cpus: int, quiet: dict[str, int | bool]) -> None:
+    """A raylet gives its agents 15 s to come up, which cannot be set, and aborts: a busy machine gets another try."""
+    import psutil
     import ray
 
     environment = _worker_environment(local=True)
-    try:
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, runtime_env=environment, **quiet)
-    except Exception as error:  # A bare Exception is what Ray raises where its processes come up too late.
-        raise ConfigError(
-            f"Ray did not start on this machine ({str(error).splitlines()[0]})",
-            "a machine that is not overloaded, with some GB of free memory and disk",
-            "try again when other work has ended, or join a running cluster by its address",
-        ) from error
-    log.info("started a local Ray with %d CPUs", cpus)
+    others = set(psutil.Process().children())
+    for tries_left in reversed(range(START_TRIES)):
+        try:
+            ray.init(
+                address="local", num_cpus=cpus, include_dashboard=False, runtime_env=environment, **quiet
+            )
+        except (
+            Exception
+        ) as error:  # A bare Exception is what Ray raises where its processes come up too late.
+            ray.shutdown()
+            _stop_remains(others)
+            if not tries_left:
+                raise ConfigError(
+                    f"Ray did not start on this machine ({str(error).splitlines()[0]})",
+                    "a machine that is not overloaded, with some GB of free memory and disk",
+                    "try again when other work has ended, or join a running cluster by its address",
+                ) from error
+            log.warning("Ray did not come up on this busy machine: trying once more")
+        else:
+            log.info("started a local Ray with %d CPUs", cpus)
+            return
+
+
+def _stop_remains(others: set[psutil.Process]) -> None:
+    """A start that failed leaves processes behind, which would slow the next one; ``others`` are not Ray's."""
+    import psutil
+
+    for child in set(psutil.Process().children()) - others:
+        with suppress(psutil.NoSuchProcess):
+            if any("/ray/" in part for part in child.cmdline()):
+                child.kill()
+                child.wait(CONNECT_TIMEOUT_S)
 
 
 def _join(address: str, quiet: dict[str, int | bool]) -> None:
