@@ -9,6 +9,8 @@ from typing import Any
 import manifest_parts as manifests
 import pytest
 
+from sentinode.serving.ingress import VARIABLES
+
 RAY_PORTS = {"gcs": 6379, "client": 10001, "dashboard": 8265, "agent": 52365, "metrics": 8080, "serve": 8000}
 OPERATOR, GATEWAY, MONITORING = "kuberay-system", "envoy-gateway-system", "monitoring"
 
@@ -244,6 +246,16 @@ def test_the_role_of_operators_is_for_what_the_commands_use() -> None:
     (role,) = manifests.of_kind("overlays/local", "Role")
     used = {"rayservices", "leases", "rayjobs", "rayclusters", "pods", "pods/log"}
     assert {resource for rule in role["rules"] for resource in rule["resources"]} == used
+
+
+def test_production_takes_connections_through_haproxy() -> None:
+    """As ``sentinode serve --ingress haproxy`` sets it, on every node of the endpoint and nowhere else."""
+    for label, template in manifests.pod_templates("overlays/production"):
+        (ray, *_) = template["spec"]["containers"]
+        given = {item["name"]: item.get("value") for item in ray["env"]}
+        found = {name: given.get(name) for name in VARIABLES}
+        endpoint = template["metadata"]["labels"]["app.kubernetes.io/component"] == "endpoint"
+        assert found == (VARIABLES if endpoint else dict.fromkeys(VARIABLES)), label
 
 
 def test_accounts_of_production_have_roles() -> None:
