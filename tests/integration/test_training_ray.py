@@ -78,7 +78,9 @@ def workers() -> list[psutil.Process]:
 def test_train_then_predict(bucket: str) -> None:
     asked = experiment(bucket, "whole")
     onlooker = Told()
+    heard_by = signal.getsignal(signal.SIGINT)
     result = train(asked, ScalingSettings(num_workers=2), onlooker)
+    assert signal.getsignal(signal.SIGINT) is heard_by
     told, store = onlooker.epochs, open_store(asked.run)
     assert [record.epoch for record in told] == [1, 2, 3, 4]
     assert told == load_history(store)

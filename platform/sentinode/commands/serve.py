@@ -72,16 +72,20 @@ def run(config: ServeCommand) -> int:
     # Ray Serve reads its environment when it is imported.
     from sentinode.serving.local import LocalEndpoint
 
-    with ray_session(), LocalEndpoint(args, config.port, grpc_port=config.grpc_port) as endpoint:
+    with ray_session():
         # Ray has put a handler of SIGTERM in place of ours, one that aborts.
         _end_on_signals(over)
-        log.info("bundle %s answers at %s/v1/predict (research use only)", endpoint.bundle[:12], endpoint.url)
-        if endpoint.grpc_port is not None:
+        with LocalEndpoint(args, config.port, grpc_port=config.grpc_port) as endpoint:
             log.info(
-                "gRPC (Open Inference Protocol) on port %d of all interfaces, without TLS", endpoint.grpc_port
+                "bundle %s answers at %s/v1/predict (research use only)", endpoint.bundle[:12], endpoint.url
             )
-        over.wait()
-        log.info("stopping: what is under way is answered")
+            if endpoint.grpc_port is not None:
+                log.info(
+                    "gRPC (Open Inference Protocol) on port %d of all interfaces, without TLS",
+                    endpoint.grpc_port,
+                )
+            over.wait()
+            log.info("stopping: what is under way is answered")
     log.info("stopped")
     return 0
 

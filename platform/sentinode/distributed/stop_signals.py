@@ -5,12 +5,27 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
 HEARD = (signal.SIGINT, signal.SIGTERM)
 
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def own_sigint() -> Iterator[None]:
+    """Afterwards SIGINT is heard as before: Ray Train leaves a handler behind that holds its controller, which is
+    gone by then.
+    """
+    former = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, former)
 
 
 class StopSignals:
@@ -29,6 +44,10 @@ class StopSignals:
     def __exit__(self, *_: object) -> None:
         for heard, former in self._former.items():
             signal.signal(heard, former)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune pickles what may end a search; former handlers may hold anything, and belong to this process."""
+        return {**self.__dict__, "_former": {}}
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.came is not None:

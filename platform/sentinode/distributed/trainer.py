@@ -25,6 +25,7 @@ from sentinode.data.loader import LoaderConfig
 from sentinode.data.manifest import load_manifest
 from sentinode.distributed.cluster import started_here
 from sentinode.distributed.patience import ELASTIC_START_RETRIES, ray_train_settings
+from sentinode.distributed.stop_signals import own_sigint
 from sentinode.distributed.watch import NoOnlooker, Onlooker, watched
 from sentinode.errors import ConfigError, SentinodeError, TrainingError
 from sentinode.experiment import Experiment, begin_run
@@ -166,7 +167,7 @@ def _fit(experiment: Experiment, scaling: ScalingSettings, part: SearchPart | No
         ),
     )
     try:
-        with ray_train_settings(elastic=elastic):
+        with ray_train_settings(elastic=elastic), own_sigint():
             failure = trainer.fit().return_value
     except ray_train.TrainingFailedError as error:
         raise _typed(error) from error
