@@ -31,7 +31,11 @@ INGEST = ["ingest", "--source", "synthetic", "--synthetic.patches", "60", "--dat
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServerDouble]:
     programs = tmp_path / "bin"
     programs.mkdir()
-    code = "import sys; from sentinode.cli import main; main(sys.argv[1:])"
+    # A shell's background jobs, and what they start, ignore SIGINT.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from sentinode.cli import main; main(sys.argv[1:])"
+    )
     (programs / "sentinode").write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
     (programs / "sentinode").chmod(0o755)
     settings = {"SENTINODE_DATA": str(tmp_path / "data"), "PYTHONPATH": str(ROOT / "platform")}
