@@ -31,11 +31,7 @@ INGEST = ["ingest", "--source", "synthetic", "--synthetic.patches", "60", "--dat
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServerDouble]:
     programs = tmp_path / "bin"
     programs.mkdir()
-    # A shell's background jobs, and what they start, ignore SIGINT.
-    code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from sentinode.cli import main; main(sys.argv[1:])"
-    )
+    code = "import sys; from sentinode.cli import main; main(sys.argv[1:])"
     (programs / "sentinode").write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
     (programs / "sentinode").chmod(0o755)
     settings = {"SENTINODE_DATA": str(tmp_path / "data"), "PYTHONPATH": str(ROOT / "platform")}
@@ -93,7 +89,11 @@ def test_who_stops_watching_leaves_the_job_or_deletes_it(
     slow.write_text(
         f"#!/bin/sh\necho begun; while ! [ -e {tmp_path}/go ]; do echo on; sleep 0.1; done; echo ended\n"
     )
-    code = "import sys; from sentinode.cli import main; main(sys.argv[1:])"
+    # A shell's background jobs, and what they start, ignore SIGINT.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from sentinode.cli import main; main(sys.argv[1:])"
+    )
     more = ["--kubernetes", "--name", "slow", *(["--stop-on-interrupt"] if stop else [])]
     with subprocess.Popen(
         [sys.executable, "-c", code, "submit", "train", *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
