@@ -88,9 +88,8 @@ def _start(cpus: int, quiet: dict[str, int | bool]) -> None:
             ray.init(
                 address="local", num_cpus=cpus, include_dashboard=False, runtime_env=environment, **quiet
             )
-        except (
-            Exception
-        ) as error:  # A bare Exception is what Ray raises where its processes come up too late.
+        except Exception as error:
+            # A bare Exception is what Ray raises where its processes come up too late.
             ray.shutdown()
             _stop_remains(others)
             if not tries_left:
