@@ -7,62 +7,40 @@ with the pending cluster alone while there is one: going back to the old image m
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import yaml
 
 from kube_double.api_server import ApiServerDouble, Object
+from kube_double.controller import ControllerDouble
 
 KEY = ("sentinode", "rayservices", "sentinode")
 STAMP = "2026-11-26T18:00:00Z"
 
 
-class KubeRayDouble:
+class KubeRayDouble(ControllerDouble):
     """``reconfigure`` gets each new user_config; ``fails`` says why a specification cannot be deployed."""
 
     def __init__(
         self, api: ApiServerDouble, reconfigure: Callable[[Object], None], fails: Callable[[Object], str]
     ) -> None:
-        self._api, self._reconfigure, self._fails = api, reconfigure, fails
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        super().__init__(api)
+        self._reconfigure, self._fails = reconfigure, fails
         self._image, self._active = "", ""
         self._pending_image, self._pending = "", ""
         self._clusters = 0
-        self.faults: list[BaseException] = []
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def pending(self) -> Object | None:
+        """The service, where its specification has not been observed."""
+        found = self._api.objects.get(KEY)
+        seen = (found or {}).get("status", {}).get("observedGeneration")
+        if found is None or seen == found["metadata"]["generation"]:
+            return None
+        return self._api.get(*KEY[1:])
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        with self._api.changed:
-            self._api.changed.notify_all()
-        self._thread.join(10)
-        assert not self.faults
-
-    def _run(self) -> None:
-        try:
-            while not self._over.is_set():
-                with self._api.changed:
-                    found = self._api.objects.get(KEY)
-                    seen = (found or {}).get("status", {}).get("observedGeneration")
-                    if found is None or seen == found["metadata"]["generation"]:
-                        self._api.changed.wait(0.5)
-                        continue
-                    service = self._api.get(*KEY[1:])
-                self._reconcile(service)
-        except Exception as error:
-            self.faults.append(error)
-            raise
-
-    def _reconcile(self, service: Object) -> None:
+    def reconcile(self, service: Object, /) -> None:
+        """Play the operator's next step."""
         spec = service["spec"]
         head = spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
         image, failure = head["containers"][0]["image"], self._fails(spec)

@@ -8,57 +8,29 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from kube_double.api_server import ApiServerDouble, Object, PodLog
+from kube_double.controller import ControllerDouble
 
 NAMESPACE = "sentinode"
 
 
-class RayJobDouble:
+class RayJobDouble(ControllerDouble):
     """``programs`` is the folder with ``sentinode`` in it."""
 
     def __init__(self, api: ApiServerDouble, programs: Path, settings: dict[str, str]) -> None:
-        self._api = api
+        super().__init__(api)
         self._environment = {**os.environ, **settings, "PATH": f"{programs}:{os.environ['PATH']}"}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.faults: list[BaseException] = []
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def pending(self) -> Object | None:
+        """A job without a status."""
+        jobs = (job for key, job in self._api.objects.items() if key[1] == "rayjobs")
+        return next((job for job in jobs if "status" not in job), None)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        with self._api.changed:
-            self._api.changed.notify_all()
-        self._thread.join(60)
-        assert not self.faults
-
-    def _run(self) -> None:
-        try:
-            while not self._over.is_set():
-                with self._api.changed:
-                    new = [
-                        key[2]
-                        for key, job in self._api.objects.items()
-                        if key[1] == "rayjobs" and "status" not in job
-                    ]
-                    if not new:
-                        self._api.changed.wait(0.5)
-                        continue
-                self._reconcile(new[0])
-        except Exception as error:
-            self.faults.append(error)
-            raise
-
-    def _reconcile(self, name: str) -> None:
+    def reconcile(self, found: Object, /) -> None:
+        """Play it from its start to its end."""
+        name = found["metadata"]["name"]
         spec = self._api.get("rayjobs", name)["spec"]
         self._status(name, {"jobDeploymentStatus": "Initializing", "rayClusterName": f"{name}-abcde"})
         self._status(name, {"jobDeploymentStatus": "Running", "jobStatus": "PENDING"})
