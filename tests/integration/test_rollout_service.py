@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kube_double.kuberay import KEY
 from rollout_parts import CRDS, NEW, ROOT, Stage, open_stage
 
 from sentinode.cli import run_step
@@ -41,6 +42,37 @@ def test_a_bundle_is_rolled_out_in_place_and_kept(stage: Stage, capsys: pytest.C
     assert stage.new in capsys.readouterr().out
     assert run_step("rollout", ["history"]) == 0
     assert "kept  by test" in capsys.readouterr().out
+
+
+def test_an_operator_that_writes_its_status_between_reading_and_writing_is_no_conflict(stage: Stage) -> None:
+    writes: list[str] = []
+
+    def operator(key: tuple[str, str, str]) -> None:
+        if key == KEY and (not writes or writes[-1] == "ours"):
+            writes.append("operator's")
+            stage.api.put(KEY, {**stage.service, "metadata": {"name": KEY[2]}}, status_only=True)
+        elif key == KEY:
+            writes.append("ours")
+
+    stage.api.before_replace = operator
+    assert stage.start("--bundle", stage.new) == 0
+    assert stage.bundle == stage.new
+    assert writes == ["operator's", "ours"] * 3  # two steps and the end
+
+
+def test_somebody_who_writes_between_reading_and_writing_is_a_conflict(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def somebody(key: tuple[str, str, str]) -> None:
+        if key == KEY:
+            stage.api.before_replace = lambda key: None
+            stage.change_by_hand()
+
+    stage.api.before_replace = somebody
+    assert stage.start("--bundle", stage.new) == 1
+    assert "was changed by somebody else" in capsys.readouterr().err
+    assert stage.bundle == stage.old
+    assert RECORD not in stage.service["metadata"].get("annotations", {})
 
 
 def test_what_cannot_be_deployed_is_taken_back(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ import json
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +40,8 @@ class ApiServerDouble:
         """(API group, resource, verb) of each request, as RBAC sees it."""
         self.logs: dict[str, PodLog] = {}
         self.changed = threading.Condition()
+        self.before_replace: Callable[[Key], None] = lambda key: None
+        """Called just before an object is replaced: what others do in the moment between reading and writing."""
         self.objects: dict[Key, Object] = {}
         self.version = 100
         self.schemas = schemas_of(crds)
@@ -221,6 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
             if key not in double.objects:
                 raise RefusedError(404, "NotFound", f"{plural} {key[2]} not found")
             if self.command == "PUT":
+                double.before_replace(key)
                 if not body["metadata"].get("resourceVersion"):
                     raise RefusedError(422, "Invalid", "metadata.resourceVersion must be specified")
                 return 200, double.put(key, body, rest[1:] == ["status"], self.query.get("dryRun") == "All")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 
+from sentinode.rollout.change import change
 from sentinode.rollout.cluster import RAY_SERVICE, Cluster
 from sentinode.rollout.lease import HeldLease
 from sentinode.rollout.record import RolloutRecord, finish, under_way
@@ -20,7 +22,8 @@ def forget(cluster: Cluster, name: str, by: str, reason: str, lease_s: int = 30)
     with lease:
         service = cluster.read(RAY_SERVICE, name)
         record = under_way(service)
-        finish(service, record.model_copy(update={"reason": reason[:2000]}), "given up")
+        changed = copy.deepcopy(service)
+        finish(changed, record.model_copy(update={"reason": reason[:2000]}), "given up")
         lease.check()
-        cluster.replace(RAY_SERVICE, service)
+        change(cluster, service, changed)
     return record

@@ -19,6 +19,7 @@ KEPT: Final = 20
 
 Line = Annotated[str, StringConstraints(max_length=2000)]
 Part = Literal["default", "candidate"]
+Outcome = Literal["kept", "rolled back", "given up"]
 
 
 class Wish(Frozen):
@@ -76,7 +77,7 @@ class Finished(Frozen):
     started_at: AwareDatetime
     ended_at: AwareDatetime
     wish: Wish
-    outcome: Literal["kept", "rolled back", "given up"]
+    outcome: Outcome
     reason: Line
 
 
@@ -110,9 +111,7 @@ def write_record(service: Object, record: RolloutRecord) -> None:
     service["metadata"].setdefault("annotations", {})[RECORD] = record.canonical_json().decode()
 
 
-def finish(
-    service: Object, record: RolloutRecord, outcome: Literal["kept", "rolled back", "given up"]
-) -> None:
+def finish(service: Object, record: RolloutRecord, outcome: Outcome) -> None:
     """From record to history, in ``service``, which is changed."""
     entry = Finished(
         id=record.id,

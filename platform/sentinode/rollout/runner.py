@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentinode.errors import ConfigError, RolloutError
+from sentinode.rollout.change import change
 from sentinode.rollout.cluster import RAY_SERVICE, Cluster, Object
 from sentinode.rollout.decide import Decision, Moment, Promote, RollBack, decide, is_unhealthy
 from sentinode.rollout.gateway import Gateway, GatewayError, check_golden
@@ -30,7 +31,7 @@ from sentinode.rollout.outcome import (
     UnrestoredError,
 )
 from sentinode.rollout.plan import plan, present
-from sentinode.rollout.record import RolloutRecord, Wish, finish, record_of, under_way, write_record
+from sentinode.rollout.record import Outcome, RolloutRecord, Wish, finish, record_of, under_way, write_record
 from sentinode.rollout.serve_config import CANDIDATE, ServeConfig, images, spec_of
 from sentinode.rollout.status import ServiceStatus
 from sentinode.rollout.watch import Settings, watch
@@ -155,10 +156,7 @@ class Rollout:
             record = record.model_copy(update={"step": record.step + 1, "leaves": leaves})
             log.info("step %s", following.name)
             self._write(service, record)
-        service = self._own(record)
-        finish(service, record.model_copy(update={"reason": "all steps proved"}), "kept")
-        self._lease.check()
-        self._cluster.replace(RAY_SERVICE, service)
+        self._finish(record.model_copy(update={"reason": "all steps proved"}), "kept", self._own(record))
         return record
 
     def _prove(self, record: RolloutRecord) -> None:
@@ -230,9 +228,7 @@ class Rollout:
                 "a RayService that serves as before",
                 "see `kubectl describe rayservice`, mend it, and run `sentinode rollout abort`",
             )
-        service = self._own(record)
-        finish(service, record, "rolled back")
-        self._cluster.replace(RAY_SERVICE, service)
+        self._finish(record, "rolled back", self._own(record))
         raise RolledBackError(
             f"rolled back: {record.reason}", remedy=f"bundle and image are as before rollout {record.id}"
         )
@@ -259,7 +255,13 @@ class Rollout:
         changed = copy.deepcopy(service)
         changed["spec"] = spec_of(changed["spec"], record.current)
         write_record(changed, record)
-        self._cluster.replace(RAY_SERVICE, changed)
+        change(self._cluster, service, changed)
+
+    def _finish(self, record: RolloutRecord, outcome: Outcome, service: Object) -> None:
+        self._lease.check()
+        changed = copy.deepcopy(service)
+        finish(changed, record, outcome)
+        change(self._cluster, service, changed)
 
     def _refusal(self) -> str:
         try:
