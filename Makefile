@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Sentinode needs Python 3.11 or newer as '$(PYTHON)' (set PYTHON=...)."; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned packages into $(VENV) (once, some minutes) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[train,serve,slides,cluster,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[train,serve,traces,slides,cluster,dev]'
 	@touch $@
 
 setup: $(READY)  ## create the virtual environment

@@ -40,6 +40,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "matplotlib": ("evaluation",), "jinja2": ("evaluation",),
     "onnxruntime": ("bundle", "serving"),
     "joserfc": ("serving",), "grpc": ("serving",), "google.protobuf": ("serving",),
+    "opentelemetry": ("serving",),
     "starlette": ("serving",), "prometheus_client": ("serving",),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ RUN python3.11 -m venv /opt/venv
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY platform platform
-RUN /opt/venv/bin/pip install --quiet -c constraints.txt '.[serve]'
+RUN /opt/venv/bin/pip install --quiet -c constraints.txt '.[serve,traces]'
 COPY infra/docker/finish infra/docker/sbom.py infra/docker/
 RUN bash infra/docker/finish
 

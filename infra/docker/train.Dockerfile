@@ -9,7 +9,7 @@ RUN python3.11 -m venv /opt/venv
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY platform platform
-RUN /opt/venv/bin/pip install --quiet -c constraints.txt '.[train,serve,slides,cluster]'
+RUN /opt/venv/bin/pip install --quiet -c constraints.txt '.[train,serve,traces,slides,cluster]'
 COPY infra/docker/finish infra/docker/sbom.py infra/docker/
 RUN bash infra/docker/finish
 

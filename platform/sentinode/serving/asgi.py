@@ -20,6 +20,7 @@ from sentinode.errors import ConfigError
 from sentinode.serving.args import ServeArgs
 from sentinode.serving.audit import open_audit
 from sentinode.serving.auth import ApiKeys, Caller
+from sentinode.serving.batching import Answer
 from sentinode.serving.catalogue import Fleet
 from sentinode.serving.engine import Engine
 from sentinode.serving.explain_route import EXPLAIN, Explanations
@@ -31,8 +32,9 @@ from sentinode.serving.oip.inference import Inferences
 from sentinode.serving.oip.routes import oip_routes
 from sentinode.serving.openapi import openapi
 from sentinode.serving.pages import create_pages, refusal
-from sentinode.serving.predict import Predict
+from sentinode.serving.predict import Observer, Predict
 from sentinode.serving.predictor import Scored
+from sentinode.serving.tracing import open_tracing
 from sentinode.serving.traffic import Traffic
 from sentinode.serving.version import Version, VersionKey
 from sentinode.serving.viewer import Viewer, checkout_folder
@@ -58,15 +60,19 @@ class Endpoint:
         self._threads = ThreadPoolExecutor(args.workers, thread_name_prefix="sentinode-batch")
         self.fleet = Fleet(partial(Version.open, args=args, metrics=self.metrics, executor=self._threads))
         self._explanations = Explanations(self.fleet, args, self.metrics.trust, self._on_explained)
-        self._predict = Predict(self.fleet, args, self._on_answered if self._audit else None)
+        self._tracing = open_tracing(replica)
+        self._predict = Predict(self.fleet, args, self._observers())
         self._pages = create_pages(self.fleet, self.metrics, self._more_routes())
         self._guarded = Guard(
-            self._route,
+            self._tracing.admitted(self._route) if self._tracing else self._route,
             keys,
             args.trust.body_timeout_s,
             on_refusal=self.metrics.trust.refused,
             tells_id=tells_id,
         )
+        self._http: ASGIApp = self._watched
+        if self._tracing:
+            self._http = self._tracing.watched(self._watched, lambda scope: path_label(route_path(scope)))
 
     def start(self, engine: Engine) -> None:
         """Serve an engine that has started already, alone."""
@@ -94,6 +100,12 @@ class Endpoint:
         self._explanations.close()
         if self._audit is not None:
             self._audit.close()
+        if self._tracing is not None:
+            self._tracing.close()
+
+    def _observers(self) -> list[Observer]:
+        observers: list[Observer] = [self._on_answered] if self._audit else []
+        return [*observers, self._tracing.answered] if self._tracing else observers
 
     def _more_routes(self) -> list[Route]:
         """Of other modules."""
@@ -119,8 +131,10 @@ class Endpoint:
 
         return slide_routes(SlideShelf(self.args.slides), self._on_corrected)
 
-    def _on_answered(self, scope: Scope, version: Version, scored: Scored, verdicts: list[str]) -> None:
-        flags = [flag for found in scored.flags for flag in found]
+    def _on_answered(
+        self, scope: Scope, version: Version, answer: Answer[Scored], verdicts: list[str]
+    ) -> None:
+        flags = [flag for found in answer.result.flags for flag in found]
         self._record(scope, "predict", version.bundle.digest, verdicts, flags)
 
     def _on_explained(self, request: Request, digest: str) -> None:
@@ -147,7 +161,7 @@ class Endpoint:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            await self._watched(scope, receive, send)
+            await self._http(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -22,8 +22,8 @@ from sentinode.serving.version import Version
 
 logger = logging.getLogger(__name__)
 
-Observer = Callable[[Scope, Version, Scored, list[str]], None]
-"""Told of each answered request: who answered, the scores, the verdicts."""
+Observer = Callable[[Scope, Version, Answer[Scored], list[str]], None]
+"""Told of each answered request: who answered, the answer, the verdicts."""
 
 _FAULT: Final = RequestError(
     "the endpoint failed", remedy="try again; if it stays, tell the operator", status=500
@@ -31,12 +31,12 @@ _FAULT: Final = RequestError(
 
 
 class Predict:
-    """The handler. ``observer`` is called before the reply is sent, in the event loop: it must be quick."""
+    """The handler. ``observers`` are called before the reply is sent, in the event loop: they must be quick."""
 
-    def __init__(self, fleet: Fleet, args: ServeArgs, observer: Observer | None = None) -> None:
+    def __init__(self, fleet: Fleet, args: ServeArgs, observers: Sequence[Observer] = ()) -> None:
         self._fleet = fleet
         self._args = args
-        self._observer = observer
+        self._observers = observers
         self._shadows: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,8 +73,8 @@ class Predict:
             version.trust.count_scale(job.flags, scored.flags)
         if model.shadow is not None:
             self._ask_shadow(model, version, job, scored)
-        if self._observer is not None:
-            self._observer(scope, version, scored, verdicts)
+        for observe in self._observers:
+            observe(scope, version, answer, verdicts)
         return answer, verdicts
 
     def _ask_shadow(self, model: Model, version: Version, job: Job, scored: Scored) -> None:

@@ -54,9 +54,12 @@ class Scored:
     """At the stated prevalence; None where none is stated."""
     flags: list[tuple[Flag, ...]]
     """Empty where the patch may be judged."""
+    decode_began_s: float
+    """By ``time.perf_counter``, like ``inference_began_s``."""
     decode_s: float
     gate_s: float
     """Of the whole batch, like ``inference_s``."""
+    inference_began_s: float
     inference_s: float
 
 
@@ -64,6 +67,7 @@ class Scored:
 class _Rows:
     first: int
     count: int
+    decode_began_s: float
     decode_s: float
     flags: tuple[Flag, ...]
 
@@ -98,8 +102,10 @@ class Predictor:
                 raw[one.first : one.first + one.count],
                 adjusted[one.first : one.first + one.count] if adjusted else None,
                 [found + one.flags for found in flags[one.first : one.first + one.count]],
+                one.decode_began_s,
                 one.decode_s,
                 gate_s,
+                started_s,
                 scored_s - started_s,
             )
             for one in rows
@@ -109,7 +115,7 @@ class Predictor:
 def _gather(jobs: Sequence[Job]) -> tuple[NDArray[np.uint8], list[_Rows | RequestError]]:
     """All patches that could be decoded, uint8 [B, 96, 96, 3], and where each job's lie."""
     if len(jobs) == 1 and jobs[0].pixels_BHWC is not None:
-        return jobs[0].pixels_BHWC, [_Rows(0, jobs[0].patches, 0.0, jobs[0].flags)]
+        return jobs[0].pixels_BHWC, [_Rows(0, jobs[0].patches, time.perf_counter(), 0.0, jobs[0].flags)]
     images_BHWC = np.empty((sum(job.patches for job in jobs), PATCH_PX, PATCH_PX, 3), np.uint8)
     rows: list[_Rows | RequestError] = []
     first = 0
@@ -120,7 +126,7 @@ def _gather(jobs: Sequence[Job]) -> tuple[NDArray[np.uint8], list[_Rows | Reques
         except RequestError as error:
             rows.append(error)
             continue
-        rows.append(_Rows(first, job.patches, time.perf_counter() - started_s, job.flags))
+        rows.append(_Rows(first, job.patches, started_s, time.perf_counter() - started_s, job.flags))
         first += job.patches
     return images_BHWC[:first], rows
 

@@ -29,8 +29,9 @@ logger = logging.getLogger(__name__)
 PREFIX: Final = f"/{SERVICE}/"
 _EXTENSION: Final = "sentinode.grpc"
 """Marks a scope that ``call`` made; what comes over HTTP cannot have it."""
+_TRACE: Final = ("traceparent", "tracestate", "baggage")
 _FORWARDED: Final = frozenset(
-    {"authorization", "x-api-key", "x-request-id", "x-mpp-um-px", "x-sentinode-slide"}
+    ("authorization", "x-api-key", "x-request-id", "x-mpp-um-px", "x-sentinode-slide", *_TRACE)
 )
 _MOST_DETAILS: Final = 1000
 _CODES: Final = {
