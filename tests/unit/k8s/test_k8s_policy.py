@@ -111,6 +111,18 @@ def test_ray_pods_are_watched(build: str) -> None:
 
 
 @each_build
+def test_a_silent_node_is_given_up_in_time(build: str) -> None:
+    for label, spec in manifests.ray_clusters(build):
+        (head,) = spec["headGroupSpec"]["template"]["spec"]["containers"]
+        env = {one["name"]: one.get("value") for one in head["env"]}
+        names = ("period_ms", "timeout_ms", "failure_threshold")
+        checks = {name: int(env[f"RAY_health_check_{name}"]) for name in names}
+        given_up_ms = checks["failure_threshold"] * (checks["period_ms"] + checks["timeout_ms"])
+        assert checks["failure_threshold"] >= 3, f"{label}: one lost packet must not cost a node"
+        assert given_up_ms <= 20_000, label
+
+
+@each_build
 def test_spot_workers_leave_in_order(build: str) -> None:
     for label, spec in manifests.ray_clusters(build):
         for group in spec["workerGroupSpecs"]:
