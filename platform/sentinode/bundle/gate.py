@@ -2,6 +2,8 @@
 
 ``bundle/gate_measure.py`` measures, ``commands/promote.py`` acts. Rules, at the level of ``GatePolicy``:
 
+* data: no patch, slide or patient of the candidate's validation split stands in the training split of either bundle's
+  data set, as far as keys and names tell; else the comparison is none.
 * auroc: on the candidate's validation split the interval of the paired difference (DeLong, over slides where these are
   known) lies above ``-auroc_margin``: better, or not worse by more than the margin (non-inferiority). Without a bundle
   to compare with, the AUROC must exceed 0.5.
@@ -31,10 +33,16 @@ from sentinode.bundle.gate_facts import (
 from sentinode.bundle.golden import GOLDEN_TOLERANCE
 from sentinode.evaluation.paired_change import PairedChange
 
+OTHER_VALIDATION = (
+    "the candidate's epoch and thresholds were chosen on these patches, the present bundle's on others, which favours "
+    "the candidate a little"
+)
+
 
 def decide(facts: GateFacts, policy: GatePolicy) -> tuple[GateResult, ...]:
     """The outcome of every gate, in a fixed order. Nothing is measured here."""
     return (
+        _data(facts),
         _auroc(facts, policy),
         _sensitivity(facts, policy),
         _calibration(facts.calibration, policy),
@@ -52,6 +60,27 @@ def allows(licences: Iterable[str], licence: str) -> bool:
     return all(
         any(choice.strip("() ").lower() in known for choice in re.split(r"\s+OR\s+", part)) for part in parts
     )
+
+
+def _data(facts: GateFacts) -> GateResult:
+    expected = "that the training of neither bundle has seen any of the validation split"
+    d = facts.data
+    if d is None:
+        return GateResult(name="data", passed=False, found="nobody looked", expected=expected)
+    bundles = {"candidate": d.candidate, "present bundle": d.current}
+    faults = [
+        f"training data of the {name} ({seen.dataset}, {seen.manifest_digest[:12]}) hold {seen} of the validation split"
+        for name, seen in bundles.items()
+        if seen is not None and seen.anything
+    ]
+    if facts.current is not None and d.current is None:
+        faults.append(f"what the present bundle was trained on is not known: {d.unknown}")
+    if faults:
+        found = f"{'; '.join(faults)}: not comparable"
+        return GateResult(name="data", passed=False, found=found, expected=expected)
+    others = "" if d.same_validation is not False else f"; {OTHER_VALIDATION}"
+    found = f"none of {d.patches} validation patches{others}"
+    return GateResult(name="data", passed=True, found=found, expected=expected)
 
 
 def _auroc(facts: GateFacts, policy: GatePolicy) -> GateResult:

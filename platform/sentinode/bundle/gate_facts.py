@@ -12,7 +12,7 @@ from sentinode.config import Frozen, Record
 from sentinode.evaluation.paired_change import PairedChange
 from sentinode.schema import RESEARCH_USE_ONLY
 
-GateName = Literal["auroc", "sensitivity", "calibration", "latency", "golden", "licence"]
+GateName = Literal["data", "auroc", "sensitivity", "calibration", "latency", "golden", "licence"]
 
 
 class GatePolicy(Frozen):
@@ -32,6 +32,42 @@ class GatePolicy(Frozen):
         "Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "CC0-1.0", "CC-BY-4.0", "Unlicense",
     )  # fmt: skip
     """Licences (SPDX) that weights may have."""
+
+
+class Seen(Frozen):
+    """What of the validation split stands in the training split of a bundle's data set."""
+
+    dataset: str
+    manifest_digest: Sha256
+    patches: int = Field(ge=0)
+    """By their keys."""
+    examples: tuple[str, ...] = ()
+    """Some of the keys."""
+    slides: int = Field(default=0, ge=0)
+    """By their names, within a data set."""
+    patients: int = Field(default=0, ge=0)
+
+    @property
+    def anything(self) -> bool:
+        return self.patches + self.slides + self.patients > 0
+
+    def __str__(self) -> str:
+        counts = {"patches": self.patches, "slides": self.slides, "patients": self.patients}
+        return " and ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
+class DataFacts(Frozen):
+    """Whether both bundles can be compared on the candidate's validation split."""
+
+    patches: int
+    """Of the split, labelled or not."""
+    candidate: Seen
+    current: Seen | None = None
+    """None without a present bundle, or where it is not known."""
+    unknown: str = ""
+    """Why it is not known what the present bundle's training has seen."""
+    same_validation: bool | None = None
+    """Whether the present bundle's epoch, thresholds and calibration were chosen on the same patches."""
 
 
 class AurocFacts(Frozen):
@@ -82,6 +118,8 @@ class GateFacts(Frozen):
     """Of the data set on whose validation split both were scored."""
     patches: int
     positives: int
+    data: DataFacts | None = None
+    """None in records of former versions, which did not look."""
     auroc: AurocFacts
     sensitivity: tuple[StratumChange, ...] = ()
     """Empty without a bundle to compare with."""

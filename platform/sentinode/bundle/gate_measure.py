@@ -14,6 +14,7 @@ from sentinode.bundle.bundle import Bundle
 from sentinode.bundle.gate_facts import (
     AurocFacts,
     CalibrationFacts,
+    DataFacts,
     GateFacts,
     GatePolicy,
     LatencyFacts,
@@ -40,9 +41,11 @@ def measure(
     candidate: tuple[Bundle, Predictions],
     current: tuple[Bundle, Predictions] | None,
     policy: GatePolicy,
+    data: DataFacts,
     lesion_sizes: Mapping[str, str] | None = None,
 ) -> GateFacts:
-    """The facts for ``decide``. Predictions are those of each bundle on the same validation split.
+    """The facts for ``decide``. Predictions are those of each bundle on the same validation split; ``data`` says what
+    their trainings have seen of it.
 
     ``lesion_sizes`` maps slides to the size of their largest lesion. Raises EvaluationError where the split lacks
     a class.
@@ -59,6 +62,7 @@ def measure(
         manifest_digest=predicted.manifest_digest,
         patches=len(predicted),
         positives=positives,
+        data=data,
         auroc=_auroc(predicted, old[1] if old else None, policy.level),
         sensitivity=_strata((bundle, predicted), old, policy.level, lesion_sizes or {}) if old else (),
         calibration=_calibration(predicted, policy.level),
@@ -68,7 +72,7 @@ def measure(
         ),
         licence=bundle.card.licence,
         start_licence=bundle.card.start_licence,
-        cautions=_cautions(predicted, old[0] if old else None),
+        cautions=_cautions(predicted, old is not None),
     )
 
 
@@ -158,16 +162,11 @@ def _latency(bundles: Sequence[Bundle]) -> LatencyFacts:
     )
 
 
-def _cautions(predicted: Predictions, current: Bundle | None) -> tuple[str, ...]:
+def _cautions(predicted: Predictions, compared: bool) -> tuple[str, ...]:
     found = []
     if not predicted.slides_known:
         found.append("Slides are unknown: intervals are over patches, the true uncertainty is larger.")
-    if current and current.card.training.manifest_digest != predicted.manifest_digest:
-        found.append(
-            "The present bundle was trained on another data set: where that holds patches of this validation split, "
-            "the comparison favours it."
-        )
-    if current is None:
+    if not compared:
         found.append("The alias named no bundle before: nothing was compared.")
     return tuple(found)
 

@@ -11,8 +11,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from sentinode.bundle.bundle import Bundle, open_bundle
+from sentinode.bundle.bundle import open_bundle
 from sentinode.bundle.gate import decide
+from sentinode.bundle.gate_data import data_facts
 from sentinode.bundle.gate_facts import Decision, GatePolicy
 from sentinode.bundle.gate_measure import measure
 from sentinode.bundle.onnx_model import OnnxModel
@@ -22,11 +23,10 @@ from sentinode.bundle.score import score_split
 from sentinode.bundle.verify import open_verified
 from sentinode.commands.actor import actor
 from sentinode.commands.predictions_input import read_lesion_sizes
+from sentinode.commands.promote_data import data_of, present_data
 from sentinode.commands.promote_seal import seal_run
 from sentinode.config import Frozen
-from sentinode.data.manifest import Manifest, load_manifest
-from sentinode.errors import ConfigError, ObjectNotFoundError, PromotionError
-from sentinode.experiment import read_run
+from sentinode.errors import PromotionError
 from sentinode.schema import Split
 from sentinode.storage import Store, StoreUrl, open_store
 
@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 
 class PromoteCommand(Frozen):
     """Seal an evaluated run as an immutable bundle, or take a sealed one, and move an alias to it if every gate lets
-    it: AUROC and sensitivity against the bundle that the alias names, calibration, latency, golden patches, licences.
+    it: data that can be compared on, AUROC and sensitivity against the bundle that the alias names, calibration,
+    latency, golden patches, licences.
     """
 
     run: StoreUrl | None = None
@@ -58,6 +59,8 @@ class PromoteCommand(Frozen):
     """AUROC that int8 may lose on validation; with more, nothing is sealed."""
     data: StoreUrl | None = None
     """URL of the data set on whose validation split bundles are compared; by default the one in the run's record."""
+    current_data: StoreUrl | None = None
+    """URL of the data set that the present bundle was trained on; by default the one in its run's record."""
     lesion_sizes: StoreUrl | None = None
     """Size of the largest lesion by slide, as further strata: a table slide,size, or Camelyon16's reference.csv."""
     gate: GatePolicy = GatePolicy()
@@ -121,6 +124,8 @@ def promote(config: PromoteCommand) -> str:
         decision = _judge(config, registry, seen, digest)
         record = decision.digest()
         registry.put(f"decisions/{record}.json", decision.canonical_json())
+        for caution in decision.facts.cautions:
+            log.warning("%s", caution)
         for gate in decision.gates:
             if gate.passed:
                 log.info("gate passed, %s", gate)
@@ -145,13 +150,21 @@ def _judge(config: PromoteCommand, registry: Store, seen: SeenAlias, digest: str
         bundles = [open_bundle(registry, digest, Path(folder))]
         if seen.bundle is not None:
             bundles.append(open_verified(registry, seen.bundle, Path(folder)))
-        manifest, data = _validation(config, bundles[0])
+        compared_on = data_of(bundles[0], config.data, config.run)
+        trained_on = present_data(bundles[1], config.current_data, compared_on) if len(bundles) > 1 else None
+        found = data_facts(compared_on, trained_on)
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         models = [(bundle, OnnxModel(bundle.onnx_path, threads)) for bundle in bundles]
-        scored = list(zip(bundles, score_split(models, manifest, data, Split.VALID), strict=True))
+        scored = list(
+            zip(
+                bundles,
+                score_split(models, compared_on.manifest, compared_on.store, Split.VALID),
+                strict=True,
+            )
+        )
         sizes = None if config.lesion_sizes is None else read_lesion_sizes(config.lesion_sizes)
         current = scored[1] if len(scored) > 1 else None
-        facts = measure(seen.name, scored[0], current, config.gate, sizes)
+        facts = measure(seen.name, scored[0], current, config.gate, found, sizes)
     gates = decide(facts, config.gate)
     passed = all(gate.passed for gate in gates)
     return Decision(
@@ -162,30 +175,6 @@ def _judge(config: PromoteCommand, registry: Store, seen: SeenAlias, digest: str
         forced=None if passed else config.force,
         decided_at=datetime.now(UTC),
     )
-
-
-def _validation(config: PromoteCommand, candidate: Bundle) -> tuple[Manifest, Store]:
-    """The data set that the candidate was trained on: its validation split took no part in training."""
-    training = candidate.card.training
-    url = config.data
-    if url is None:
-        try:
-            url = read_run(open_store(config.run or training.run_url)).experiment.data
-        except ObjectNotFoundError as error:
-            raise ConfigError(
-                f"the run {training.run_url}, from which the bundle was made, is not there",
-                "its run.json, which names the data set for the comparison",
-                "give --data URL",
-            ) from error
-    manifest, data = load_manifest(url)
-    found = manifest.digest()
-    if found != training.manifest_digest:
-        raise ConfigError(
-            f"{url} has manifest {found[:12]}",
-            f"{training.dataset} with manifest {training.manifest_digest[:12]}, on which the bundle was trained",
-            "give --data URL of that version: of others nobody knows that they took no part in training",
-        )
-    return manifest, data
 
 
 def _refused(config: PromoteCommand, decision: Decision, record: str) -> PromotionError:

@@ -11,9 +11,11 @@ from sentinode.bundle.gate import allows, decide
 from sentinode.bundle.gate_facts import (
     AurocFacts,
     CalibrationFacts,
+    DataFacts,
     GateFacts,
     GatePolicy,
     LatencyFacts,
+    Seen,
     StratumChange,
 )
 from sentinode.evaluation.paired_change import PairedChange
@@ -33,6 +35,16 @@ def stratum(kind: str, name: str, low: float, high: float) -> StratumChange:
     return StratumChange.model_validate({"kind": kind, "name": name, "found": change(low, high)})
 
 
+def seen(patches: int = 0, slides: int = 0) -> Seen:
+    return Seen(dataset="other", manifest_digest="d" * 64, patches=patches, slides=slides)
+
+
+def data(**changes: Any) -> DataFacts:
+    """A validation split that no training has seen; ``changes`` replace fields."""
+    fields = {"patches": 1000, "candidate": seen(), "current": seen(), "same_validation": True}
+    return DataFacts.model_validate(fields | changes)
+
+
 def facts(**changes: Any) -> GateFacts:
     """Facts with which every gate passes; ``changes`` replace fields."""
     fields: dict[str, Any] = {
@@ -42,6 +54,7 @@ def facts(**changes: Any) -> GateFacts:
         "manifest_digest": "c" * 64,
         "patches": 1000,
         "positives": 500,
+        "data": data(),
         "auroc": GOOD_AUROC,
         "sensitivity": (
             stratum("all", "", -0.01, 0.01),
@@ -69,9 +82,16 @@ def calibrated(ece: float, by_chance: float) -> CalibrationFacts:
     return CalibrationFacts(ece=ece, ece_by_chance=by_chance, bins=15)
 
 
+FIRST = data(current=None, same_validation=None)
 WHOLE = stratum("all", "", -0.01, 0.01)
 CASES: list[tuple[str, dict[str, Any], set[str]]] = [
     ("everything is fine", {}, set()),
+    ("nobody looked at the data", {"data": None}, {"data"}),
+    ("the candidate has seen a patch", {"data": data(candidate=seen(1))}, {"data"}),
+    ("the candidate has seen a slide", {"data": data(candidate=seen(slides=1))}, {"data"}),
+    ("the present bundle has seen a patch", {"data": data(current=seen(1))}, {"data"}),
+    ("what the present bundle has seen is not known", {"data": data(current=None, unknown="no run")}, {"data"}),
+    ("the present bundle was validated on others", {"data": data(same_validation=False)}, set()),
     ("better", {"auroc": auroc(0.001, 0.02)}, set()),
     ("not worse, by the margin exactly", {"auroc": auroc(-0.01, 0.0)}, set()),
     ("worse by more than the margin", {"auroc": auroc(-0.03, -0.02)}, {"auroc"}),
@@ -92,8 +112,8 @@ CASES: list[tuple[str, dict[str, Any], set[str]]] = [
     ("golden patches are NaN", {"golden_difference": float("inf")}, {"golden"}),
     ("licence", {"licence": "CC-BY-NC-4.0"}, {"licence"}),
     ("licence of what it started from", {"start_licence": "unknown"}, {"licence"}),
-    ("no bundle before", {"current": None, "auroc": AurocFacts(candidate=0.7, unit="patch"), "sensitivity": ()},
-     set()),
+    ("no bundle before",
+     {"current": None, "data": FIRST, "auroc": AurocFacts(candidate=0.7, unit="patch"), "sensitivity": ()}, set()),
     ("no bundle before, and no better than chance",
      {"current": None, "auroc": AurocFacts(candidate=0.5, unit="patch"), "sensitivity": ()}, {"auroc"}),
     ("everything at once",
@@ -112,6 +132,7 @@ def test_each_gate_fails_for_its_own_reason(changes: dict[str, Any], failed: set
         found = found.model_copy(update={"golden_difference": float("inf")})
     results = decide(found, POLICY)
     assert [r.name for r in results] == [
+        "data",
         "auroc",
         "sensitivity",
         "calibration",
@@ -176,5 +197,6 @@ def test_intervals_never_hide_a_fall_behind_another_stratum() -> None:
         strata = tuple(
             stratum("slide", str(i), low, high) for i, (low, high) in enumerate(zip(lows, highs, strict=True))
         )
-        passed = decide(facts(sensitivity=(WHOLE, *strata)), POLICY)[1].passed
+        gates = {gate.name: gate for gate in decide(facts(sensitivity=(WHOLE, *strata)), POLICY)}
+        passed = gates["sensitivity"].passed
         assert passed is not bool((highs < 0).any())

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from datapath_parts import make_manifest
 from promote_parts import write_data, write_run
 
 from sentinode import cli
@@ -17,6 +18,7 @@ from sentinode.bundle.verify import open_verified
 from sentinode.commands.promote_int8 import make_int8
 from sentinode.data.manifest import load_manifest
 from sentinode.errors import BundleError, PreconditionFailedError
+from sentinode.schema import Split
 from sentinode.storage import Store, open_store
 
 LENIENT = ["--gate.auroc-margin", "0.2", "--gate.sensitivity-margin", "0.5", "--gate.max-ece", "0.2"]
@@ -91,7 +93,7 @@ def test_each_failed_gate_is_named_and_the_alias_stays(
     )
     shown = capsys.readouterr().err
     assert refused == 1
-    assert "3 of 6 gates keep alias candidate from bundle" in shown
+    assert "3 of 7 gates keep alias candidate from bundle" in shown
     for line in (
         "auroc: found 0.",
         ": worse; expected",
@@ -141,6 +143,38 @@ def test_a_sealed_bundle_is_promoted_from_alias_to_alias(
     )
     assert refused == 2
     assert "on which the bundle was trained" in capsys.readouterr().err
+
+
+def test_data_sets_that_overlap_are_not_compared_on(
+    runs: Path, registry: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The present bundle was trained on what validates the candidate.
+    data = open_store(str(runs / "data"))
+    old, _ = load_manifest(data.url)
+    other = {Split.TRAIN: Split.VALID, Split.VALID: Split.TRAIN}
+    turned = make_manifest([s.model_copy(update={"split": other[s.split]}) for s in old.shards], "turned")
+    data.put("turned.json", turned.to_json())
+    write_run(f"{data.url}/turned.json", str(tmp_path / "turned"), turned)
+    assert promote(registry, tmp_path / "turned", "--gate.auroc-margin", "0.9") == 0
+    before = read_alias(registry, "candidate")
+    capsys.readouterr()
+    assert promote(registry, runs / "good", "--gate.auroc-margin", "0.9") == 1
+    shown = capsys.readouterr().err
+    assert "data: found training data of the present bundle (turned, " in shown
+    assert "hold 240 patches of the validation split: not comparable" in shown
+    assert read_alias(registry, "candidate") == before
+
+    # Where nobody can tell, nothing is compared either; the data set may be named.
+    data.delete("turned.json")
+    assert promote(registry, runs / "good") == 1
+    shown = capsys.readouterr().err
+    assert "what the present bundle was trained on is not known" in shown
+    assert "--current-data URL names it" in shown
+    assert promote(registry, runs / "good", "--current-data", str(runs / "data")) == 2
+    assert "on which the bundle was trained" in capsys.readouterr().err
+    data.put("elsewhere.json", turned.to_json())
+    assert promote(registry, runs / "good", "--current-data", f"{data.url}/elsewhere.json") == 1
+    assert "hold 240 patches" in capsys.readouterr().err
 
 
 def test_a_promoter_that_was_overtaken_changes_nothing(
