@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sentinode.commands import evaluate as evaluate_step
-from sentinode.commands.evaluate import REPORT_HTML, EvaluateCommand, Evaluated, figure
+from sentinode.commands.evaluate import SUBMISSION, EvaluateCommand, Evaluated, figure
+from sentinode.commands.evaluate_keep import CHECKLISTS, MODEL_CARD, REPORT_HTML, REPORT_JSON
 from sentinode.commands.ingest import describe as describe_data
 from sentinode.commands.promote import PromoteCommand, promote
 from sentinode.commands.train import TrainingTold
@@ -211,8 +212,8 @@ class Demo:
         for info in store.list():
             if not info.key.startswith("data/shards/"):
                 store.download(info.key, self.out / info.key)
-        texts = (evaluate_step.MODEL_CARD, evaluate_step.CHECKLISTS, evaluate_step.SUBMISSION)
-        for name in (REPORT_HTML, evaluate_step.REPORT_JSON, *texts):
+        texts = (MODEL_CARD, CHECKLISTS, SUBMISSION)
+        for name in (REPORT_HTML, REPORT_JSON, *texts):
             kept = self.out / "runs" / "demo" / name
             if kept.is_file():
                 (self.out / name).write_bytes(kept.read_bytes())

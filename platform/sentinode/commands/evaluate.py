@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from pydantic import model_validator
 
+from sentinode.commands.evaluate_keep import REPORT_HTML, keep_texts, measure
 from sentinode.commands.evaluate_slides import run_slides
-from sentinode.commands.predictions_input import read_lesion_sizes, read_predictions
-from sentinode.commands.report_facts import facts_of
+from sentinode.commands.predictions_input import read_predictions
+from sentinode.commands.report_facts import facts_of, facts_of_file
 from sentinode.config import Frozen
 from sentinode.data.manifest import Manifest, load_manifest
 from sentinode.data.pixels import read_pixels
@@ -20,11 +21,8 @@ from sentinode.errors import ConfigError
 from sentinode.evaluation.gallery import gallery_patches, worst_errors
 from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.records import EvaluationConfig, EvaluationReport, SplitResult
-from sentinode.evaluation.report import evaluate
 from sentinode.evaluation.report_html import render_html
-from sentinode.evaluation.report_markdown import checklists, model_card
 from sentinode.evaluation.scored_slides import ScoredSlidesConfig
-from sentinode.evaluation.split_use import check_test_use, keep_test_use
 from sentinode.evaluation.submission import submission_csv
 from sentinode.evaluation.worklist import SCREENING
 from sentinode.experiment import RunRecord, load_detector
@@ -35,10 +33,6 @@ from sentinode.storage import Store, StoreUrl, open_parent, open_store
 from sentinode.training.checkpoint import load_history
 
 log = logging.getLogger(__name__)
-REPORT_JSON = "report.json"
-REPORT_HTML = "report.html"
-MODEL_CARD = "model_card.md"
-CHECKLISTS = "checklists.md"
 SUBMISSION = "submission.csv"
 
 
@@ -120,31 +114,36 @@ def run(config: EvaluateCommand) -> int:
 
 
 def evaluate_file(config: EvaluateCommand, url: str) -> tuple[EvaluationReport, str]:
-    """Measure a file of predictions and keep ``report.json`` and ``report.html``; returns the report and its URL.
+    """Measure a file of predictions and keep report, model card and checklists; returns the report and its page's URL.
 
     A file with a validation split and one other split is evaluated as a run is; else thresholds come from the
     patches that are measured, and the report warns of it. Raises EvaluationError, ConfigError.
     """
     found = read_predictions(url, config.reference)
-    store = open_parent(url)[0] if config.out is None else open_store(config.out)
+    counted = open_parent(url)[0]
+    store = counted if config.out is None else open_store(config.out)
     names = sorted(set(found.splits.tolist()) - {Split.TRAIN.value, Split.UNLABELLED.value})
     if len(names) > 2 or (len(names) == 2 and Split.VALID.value not in names):
         raise ConfigError(f"{url} holds the splits {', '.join(names)}", "valid and one other, or one split")
     parts = {name: found.select(found.splits == name) for name in names}
     if not parts:
         raise ConfigError(f"{url} holds no split to measure", "validation or test patches")
+    sizes = {name: len(part) for name, part in parts.items()}
     valid = parts.pop(Split.VALID.value) if len(parts) == 2 else parts.popitem()[1]
     test = parts.popitem()[1] if parts else None
-    report = _measured(config, store, valid, test)
+    report = measure(config.evaluation, valid, test, store, counted, config.again, config.lesion_sizes)
+    facts = facts_of_file(url, config.reference, sizes)
     text = render_html(
         report,
         valid.calibrated(report.calibration),
         None if test is None else test.calibrated(report.calibration),
-        title=f"Predictions of {url.rpartition('/')[2]}",
+        title=facts.name,
+        reference=facts.reference,
         provenance={"Predictions": url, "Reference": config.reference or "labels of the same file"},
     )
     store.put(REPORT_HTML, text.encode())
-    return report, store.locate(REPORT_JSON)
+    keep_texts(store, report, facts)
+    return report, store.locate(REPORT_HTML)
 
 
 def evaluate_run(config: EvaluateCommand, progress: ProgressCallback) -> Evaluated:
@@ -163,30 +162,13 @@ def evaluate_run(config: EvaluateCommand, progress: ProgressCallback) -> Evaluat
     for split, columns in predictions.items():
         columns.write(store, f"predictions/{split.value}.parquet")
     progress("measure", 0, 1)
-    report = _measured(config, store, predictions[Split.VALID], predictions.get(Split.TEST))
+    valid, test = predictions[Split.VALID], predictions.get(Split.TEST)
+    report = measure(config.evaluation, valid, test, store, store, config.again, config.lesion_sizes)
     progress("measure", 1, 1)
     if Split.UNLABELLED in predictions:
         store.put(SUBMISSION, submission_csv(predictions[Split.UNLABELLED]).encode())
     shown = {split: columns.calibrated(report.calibration) for split, columns in predictions.items()}
     return Evaluated(report, shown, record, manifest, store, data)
-
-
-def _measured(
-    config: EvaluateCommand, store: Store, valid: Predictions, test: Predictions | None
-) -> EvaluationReport:
-    """Measure, count the use of the test split, and only then keep ``report.json``."""
-    uses = None if test is None else check_test_use(store, test, config.again)
-    report = evaluate(
-        valid,
-        test,
-        config.evaluation,
-        lesion_sizes=None if config.lesion_sizes is None else read_lesion_sizes(config.lesion_sizes),
-        test_uses=0 if uses is None or test is None else uses.of(test),
-    )
-    if uses is not None:
-        keep_test_use(store, uses)
-    store.put(REPORT_JSON, report.to_json())
-    return report
 
 
 def keep_report(found: Evaluated, steps: Sequence[Mapping[str, str]] = ()) -> str:
@@ -211,9 +193,7 @@ def keep_report(found: Evaluated, steps: Sequence[Mapping[str, str]] = ()) -> st
         steps=steps,
     )
     found.store.put(REPORT_HTML, text.encode())
-    facts = facts_of(found.record, found.manifest, found.store.url)
-    found.store.put(MODEL_CARD, model_card(report, facts).encode())
-    found.store.put(CHECKLISTS, checklists(report, facts).encode())
+    keep_texts(found.store, report, facts_of(found.record, found.manifest, found.store.url))
     return text
 
 

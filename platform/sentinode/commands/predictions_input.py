@@ -8,19 +8,31 @@ from collections.abc import Mapping
 
 from sentinode.data.columns import read_columns
 from sentinode.data.manifest import load_manifest
-from sentinode.errors import ConfigError, EvaluationError
+from sentinode.errors import ConfigError, EvaluationError, ObjectNotFoundError
 from sentinode.evaluation.imported import Reference, predictions_from_csv, reference_from_csv
 from sentinode.evaluation.predictions import Predictions
 from sentinode.storage import open_parent
+
+MOST_BYTES = 2 * 2**30
+"""Largest file of predictions: some 20 million rows of CSV."""
 
 
 def read_predictions(url: str, reference_url: str | None = None) -> Predictions:
     """Predictions of a parquet file, or of a CSV file with reference labels in it or at ``reference_url``.
 
-    Raises EvaluationError on bad content, ConfigError where a parquet file, which holds its labels, comes with
-    a reference.
+    Raises EvaluationError on bad content, ConfigError on another kind of file, one that is too large, or a parquet
+    file, which holds its labels, that comes with a reference.
     """
     store, key = open_parent(url)
+    if not key.endswith((".csv", ".parquet")):
+        raise ConfigError(f"predictions in {key}", "a file .csv or .parquet", "give one, named so")
+    found = store.stat(key)
+    if found is not None and found.size > MOST_BYTES:
+        raise ConfigError(
+            f"{url} has {found.size / 2**30:.1f} GiB",
+            f"at most {MOST_BYTES / 2**30:.0f} GiB: it is read into memory",
+            "give the patches of one split only, and no columns but id, probability, label, slide, centre, split",
+        )
     if not key.endswith(".csv"):
         if reference_url is not None:
             raise ConfigError(f"{url} holds its labels", "--reference with CSV files only", "leave it out")
@@ -34,7 +46,14 @@ def read_reference(url: str) -> Mapping[str, Reference]:
     if url.endswith(".csv"):
         store, key = open_parent(url)
         return reference_from_csv(store.get(key), store.locate(key))
-    manifest, data = load_manifest(url)
+    try:
+        manifest, data = load_manifest(url)
+    except ObjectNotFoundError as error:
+        raise ConfigError(
+            f"no reference labels at {url}",
+            "a table id,label named .csv, or the folder of a data set",
+            "see --help",
+        ) from error
     out: dict[str, Reference] = {}
     for split in manifest.splits:
         c = read_columns(manifest, data, split)
@@ -49,12 +68,17 @@ def read_lesion_sizes(url: str) -> dict[str, str]:
     Slides without a lesion are left out. Raises EvaluationError on other tables.
     """
     store, key = open_parent(url)
-    rows = [row for row in csv.reader(io.StringIO(store.get(key).decode("utf-8-sig"))) if row]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(store.get(key).decode("utf-8-sig"))) if row]
+    except (UnicodeDecodeError, csv.Error):
+        rows = []
     if rows and rows[0] == ["slide", "size"]:
         rows = rows[1:]
     if not rows or any(len(row) not in (2, 4) for row in rows):
         raise EvaluationError(
-            f"{url} is no table of lesion sizes", "slide,size, or Camelyon16's reference.csv"
+            f"{url} is no table of lesion sizes",
+            "slide,size, or Camelyon16's reference.csv",
+            "give one of the two as UTF-8 text",
         )
     sizes = {row[0].strip(): row[-1].strip().lower() for row in rows}
     return {slide: size for slide, size in sizes.items() if size not in ("", "none", "negative")}

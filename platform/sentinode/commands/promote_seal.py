@@ -15,7 +15,7 @@ from sentinode.bundle.golden import Golden
 from sentinode.bundle.scores import ScoreReference
 from sentinode.bundle.seal import seal
 from sentinode.bundle.stain import StainStatistics
-from sentinode.commands.evaluate import REPORT_JSON
+from sentinode.commands.evaluate_keep import REPORT_JSON
 from sentinode.commands.promote_int8 import int8_words, make_int8
 from sentinode.commands.report_facts import facts_of
 from sentinode.data.manifest import Manifest, load_manifest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sentinode.data.manifest import Manifest
 from sentinode.evaluation.cautions import percent
 from sentinode.evaluation.model_facts import ModelFacts
@@ -36,6 +38,18 @@ def facts_of(record: RunRecord, manifest: Manifest, run: str, licence: str = "")
         versions=", ".join(f"{name} {version}" for name, version in record.versions.items()),
         run=run,
         licence=licence,
+    )
+
+
+def facts_of_file(url: str, reference: str | None, patches: Mapping[str, int]) -> ModelFacts:
+    """What is known of a file of predictions: next to nothing of its model. ``patches`` counts by split."""
+    name = url.rpartition("/")[2]
+    return ModelFacts(
+        name=f"Predictions of {name}",
+        splits={split: f"{n} patches" for split, n in patches.items()},
+        reference=f"the reference labels of {reference or name}",
+        manifest_digest="unknown",
+        run=url,
     )
 
 

@@ -12,7 +12,8 @@ from sentinode.evaluation.resampled import Resampled
 UNIT = "\N{NO-BREAK SPACE}%"
 
 FEW_POSITIVES = 300
-"""Below it even a faultless model cannot show 99 % sensitivity: 3 / n bounds the misses (rule of three)."""
+"""Below it even a faultless model cannot show 99 % sensitivity: with n of n found, it may be as low as 0.05^(1/n)
+(one-sided, Clopper and Pearson)."""
 
 FEW_SLIDES = 30
 """Below it a cluster bootstrap is known to be too narrow (Cameron, Gelbach and Miller 2008)."""
@@ -63,18 +64,27 @@ def warnings(
 ) -> tuple[str, ...]:
     """What limits the figures, most weighty first."""
     out = []
-    if test is None:
+    if test is None and headline.split == "valid":
         out.append(
             "There is no test split: these are figures of validation, on which thresholds and best epoch "
             "were chosen. They flatter the model."
         )
-    out += _about_slides(valid, test, headline)
-    if headline.positives < FEW_POSITIVES:
-        shown = percent(max(0.0, 1 - 3 / max(headline.positives, 1)))
+    elif test is None:
         out.append(
-            f"Only {headline.positives} tumour patches in {headline.split}: even a faultless result could "
-            f"not show a sensitivity above {shown} with confidence."
+            f"There is no validation split: the {headline.split} patches had to serve as validation, so thresholds "
+            "and calibration were chosen on the very patches that they are measured on. They flatter the model."
         )
+    out += _about_slides(valid, test, headline)
+    if not headline.positives:
+        out.append(f"No tumour patch in {headline.split}: how much of the tumour is found is not estimable.")
+    elif headline.positives < FEW_POSITIVES:
+        shown = percent(0.05 ** (1 / headline.positives))
+        out.append(
+            f"Tumour patches in {headline.split}: only {headline.positives}. Even a faultless result could not show "
+            f"a sensitivity above {shown} with 95 % confidence."
+        )
+    if not headline.negatives:
+        out.append(f"No negative patch in {headline.split}: how much need not be read is not estimable.")
     out += [
         f"The {p.name} threshold cannot reach its aim but by flagging every patch."
         for p in points

@@ -17,7 +17,8 @@ Answer = Literal[
     "title", "summary", "use", "aim", "design", "data", "exclusions", "input", "partition", "flow",
     "reference", "index_test", "software", "training", "selection", "thresholds", "blinding", "measures",
     "uncertainty", "indeterminate", "missing", "variability", "output", "results", "cross_table",
-    "calibration", "failures", "prevalence", "disjoint", "limitations", "implications", "code", "no_ensemble",
+    "failures", "prevalence", "disjoint", "limitations", "implications", "code", "no_ensemble",
+    "development", "stored", "no_update", "imbalance",
 ]  # fmt: skip
 """What can be known; an item without one is for the authors of a study to fill in."""
 
@@ -48,30 +49,51 @@ def items(*rows: tuple[str, str] | tuple[str, str, Answer]) -> tuple[ChecklistIt
 
 def answers(report: EvaluationReport, facts: ModelFacts) -> dict[Answer, str]:
     """All that is known, as sentences; an answer that is not known is left out."""
+    found = _of_model(report, facts) | _of_figures(report)
+    return {name: words for name, words in found.items() if words}
+
+
+def _of_model(report: EvaluationReport, facts: ModelFacts) -> dict[Answer, str]:
+    """What run and data set tell: of predictions of another system next to nothing."""
+    return {
+        "title": f"{f'Deep learning ({facts.architecture})' if facts.architecture else 'A model'} that detects "
+        "tumour in lymph-node patches; AUROC, sensitivity, specificity and predictive values.",
+        "data": facts.dataset and f"{facts.dataset}, manifest {facts.manifest_digest[:16]}.",
+        "exclusions": facts.dropped,
+        "input": facts.input,
+        "partition": _partition(facts),
+        "reference": f"Compared with {facts.reference}.",
+        "index_test": facts.architecture and f"{facts.architecture}; {facts.input}",
+        "software": facts.versions and f"{facts.versions}; code {facts.code}.",
+        "training": facts.training,
+        "development": facts.training and f"{facts.training} {facts.selection} {_partition(facts)}",
+        "selection": facts.selection,
+        "blinding": facts.input and "The model sees pixels only; labels are joined to its output afterwards.",
+        "failures": facts.input and "The worst misses and false alarms are shown in report.html.",
+        "imbalance": facts.training and f"{facts.training} {calibration(report.calibration)}",
+        "stored": f"Yes: the probability of each patch, by its key, and all figures lie with {facts.run}; "
+        "a repeated use of the test split is counted.",
+        "disjoint": _disjoint(report.headline),
+        "code": facts.code
+        and f"Code {facts.code}; run {facts.run}; weights {report.model_digest[:16]}"
+        + (f", licence {facts.licence}." if facts.licence else "."),
+        "no_ensemble": facts.architecture and "A single network, no ensemble.",
+    }
+
+
+def _of_figures(report: EvaluationReport) -> dict[Answer, str]:
     result = report.headline
     by_slide = result.interval_unit == "slide"
-    found: dict[Answer, str] = {
-        "title": f"Deep learning ({facts.architecture}) that detects tumour in lymph-node patches; AUROC, "
-        "sensitivity, specificity and predictive values.",
+    return {
         "summary": report.summary,
         "use": f"{report.notice} Meant for measuring how much reading could be saved by setting patches aside.",
         "aim": "Share of negative patches that need not be read at a stated sensitivity, with its uncertainty.",
         "design": "The images and their labels existed before the evaluation (retrospective).",
-        "data": f"{facts.dataset}, manifest {facts.manifest_digest[:16]}.",
-        "exclusions": facts.dropped,
-        "input": facts.input,
-        "partition": "; ".join(f"{split}: {words}" for split, words in facts.splits.items()),
         "flow": "; ".join(_flow(r) for r in (report.valid, report.test) if r is not None),
-        "reference": f"Compared with {facts.reference}.",
-        "index_test": f"{facts.architecture}; {facts.input}",
-        "software": f"{facts.versions}; code {facts.code}.",
-        "training": facts.training,
-        "selection": facts.selection,
         "thresholds": " ".join(
             f"{p.name}: {p.threshold:.4f}, {p.chosen_by}. {p.guarantee.words if p.guarantee else ''}".strip()
             for p in report.operating_points
         ),
-        "blinding": "The model sees pixels only; labels are joined to its output afterwards.",
         "measures": ", ".join(
             words
             for name, words in MEASURE_NAMES.items()
@@ -83,30 +105,27 @@ def answers(report: EvaluationReport, facts: ModelFacts) -> dict[Answer, str]:
         "(Clopper-Pearson) intervals for proportions where patches are the units.",
         "indeterminate": "None: every patch gets a probability and a verdict.",
         "missing": f"{result.unlabelled} patches without a label enter no figure.",
-        "output": "A probability of tumour for a patch, and a verdict at an operating point. "
-        f"{calibration(report.calibration)}",
-        "results": _results(report),
-        "cross_table": _cross_table(report),
-        "calibration": _calibration(report),
-        "failures": "The worst misses and false alarms are shown in report.html.",
-        "prevalence": f"{percent(result.positives / result.patches)} of the patches are tumour, as sampled.",
-        "disjoint": _disjoint(facts, result),
-        "limitations": " ".join(report.warnings),
-        "implications": f"{report.notice} {test_uses(report)}",
-        "code": f"Code {facts.code}; run {facts.run}; weights {report.model_digest[:16]}"
-        + (f", licence {facts.licence}." if facts.licence else "."),
-        "no_ensemble": "A single network, no ensemble.",
-    }
-    if result.worst_strata:
-        found["variability"] = "; ".join(
+        "variability": "; ".join(
             f"lowest {w.measure} by {w.kind}: {w.name}, {percent(w.value)} of {w.patches} patches"
             for w in result.worst_strata
-        )
-    return {name: words for name, words in found.items() if words}
+        ),
+        "output": "A probability of tumour for a patch, and a verdict at an operating point. "
+        f"{calibration(report.calibration)}",
+        "results": f"{_results(report)} {_calibration(report)}",
+        "cross_table": _cross_table(report),
+        "prevalence": f"{percent(result.positives / result.patches)} of the patches are tumour, as sampled.",
+        "no_update": "None: model, calibration and thresholds stay as they were before the evaluation.",
+        "limitations": " ".join(report.warnings),
+        "implications": f"{report.notice} {test_uses(report)}",
+    }
 
 
 def _point(report: EvaluationReport) -> str:
     return report.config.operating_point
+
+
+def _partition(facts: ModelFacts) -> str:
+    return "; ".join(f"{split}: {words}" for split, words in facts.splits.items())
 
 
 def _flow(result: SplitResult) -> str:
@@ -145,7 +164,7 @@ def _calibration(report: EvaluationReport) -> str:
     return f"{shown}; reliability plot in report.html. {calibration(report.calibration)}"
 
 
-def _disjoint(facts: ModelFacts, result: SplitResult) -> str:
+def _disjoint(result: SplitResult) -> str:
     slides = (
         "Slides are known."
         if result.slides is not None

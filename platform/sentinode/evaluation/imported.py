@@ -87,7 +87,7 @@ def reference_from_csv(data: bytes, where: str) -> dict[str, Reference]:
     for line, row in enumerate(_rows(data, where), 2):
         key = _id(row, line, where)
         if key in out:
-            raise EvaluationError(f"{where}: {key} stands more than once", "each id once")
+            raise EvaluationError(f"{where}: {key} stands more than once", "each id once", "drop the rows")
         out[key] = _of_row(row, key, where)
     return out
 
@@ -97,22 +97,41 @@ def _rows(data: bytes, where: str) -> list[dict[str, str]]:
         reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig")), strict=True)
         rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise EvaluationError(f"{where} is not a CSV file ({error})", "a table id,probability") from error
-    columns = reader.fieldnames or []
+        raise EvaluationError(
+            f"{where} is not a CSV file ({error})",
+            "UTF-8 text: a table id,probability",
+            "write it again as CSV",
+        ) from error
+    columns = list(reader.fieldnames or [])
+    if not columns:
+        raise EvaluationError(
+            f"{where} is empty", "a table id,probability with a row a patch", "write it again"
+        )
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise EvaluationError(
+            f"{where} has the column {twice[0]} more than once", "each column once", "drop one"
+        )
     if not {"id", "key"} & set(columns) or not {"label", "probability"} & set(columns):
-        raise EvaluationError(f"{where} has the columns {', '.join(columns)}", "id,label or id,probability")
+        raise EvaluationError(
+            f"{where} has the columns {', '.join(columns)[:200]}",
+            "id,label or id,probability, separated by commas",
+            "name the columns so in the first line",
+        )
     if not rows:
-        raise EvaluationError(f"{where} holds no row", "a row a patch")
+        raise EvaluationError(f"{where} holds no row", "a row a patch", "write it again")
     ragged = next((line for line, row in enumerate(rows, 2) if None in row or None in row.values()), None)
     if ragged is not None:
-        raise EvaluationError(f"{where}, line {ragged}: not {len(columns)} cells", "a value for each column")
+        raise EvaluationError(
+            f"{where}, line {ragged}: not {len(columns)} cells", "a value for each column", "mend the line"
+        )
     return rows
 
 
 def _id(row: Mapping[str, str], line: int, where: str) -> str:
     key = row.get("id", row.get("key", ""))
     if not key:
-        raise EvaluationError(f"{where}, line {line}: no id", "an id in each row")
+        raise EvaluationError(f"{where}, line {line}: no id", "an id in each row", "mend the line")
     return key
 
 
@@ -121,7 +140,7 @@ def _of_row(row: Mapping[str, str], key: str, where: str) -> Reference:
     if text == "":
         raise EvaluationError(
             f"{where}: {key} has no reference label",
-            "1 tumour, 0 negative",
+            "1 tumour, 0 negative, -1 unlabelled",
             "give --reference, or drop the row",
         )
     label = _number(text, key, "label", where)
@@ -136,7 +155,12 @@ def _number(text: str, key: str, column: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if math.isnan(value):
-        raise EvaluationError(f"{where}: {column} of {key} is {text!r}", "a number")
+        expected = "1 tumour, 0 negative" if column == "label" else "a number in [0, 1]"
+        raise EvaluationError(
+            f"{where}: {column} of {key} is {text[:40]!r}",
+            expected,
+            "mend the row: a missing figure is not filled in",
+        )
     return value
 
 
@@ -144,12 +168,17 @@ def _check_ids(ids: list[str], known: Mapping[str, Reference], where: str) -> No
     seen = set(ids)
     if len(seen) < len(ids):
         twice = next(i for i, count in Counter(ids).items() if count > 1)
-        raise EvaluationError(f"{where}: {twice} stands more than once", "each id once")
+        raise EvaluationError(
+            f"{where}: {len(ids) - len(seen)} rows repeat an id, e.g. {twice}",
+            "each id once",
+            "drop the rows",
+        )
     unknown = sorted(seen - known.keys())
     if unknown:
         raise EvaluationError(
             f"{where}: {len(unknown)} ids are unknown to the reference, e.g. {unknown[0]}",
-            "ids of the reference",
+            f"ids of the reference, such as {next(iter(known), 'none: it is empty')}",
+            "give the reference of these patches, or drop the rows",
         )
     splits = {known[i].split for i in seen}
     missing = sorted(

@@ -9,26 +9,26 @@ class ModelFacts(Frozen):
     """A model and its data in words; an empty text means not known."""
 
     name: str
-    architecture: str
+    architecture: str = ""
     """Family and number of trained parameters."""
-    input: str
+    input: str = ""
     """Size and scale of a patch, and what is done to it before the network."""
-    training: str
+    training: str = ""
     """Optimiser, epochs, augmentation, seed."""
-    selection: str
+    selection: str = ""
     """How the final weights were chosen."""
-    dataset: str
+    dataset: str = ""
     splits: dict[str, str]
     """Split to its patches, tumour share, slides and whose split it is."""
-    dropped: str
+    dropped: str = ""
     """What was left out of the data set, and why."""
     reference: str
     """What the model is compared with."""
     manifest_digest: str
-    code: str
+    code: str = ""
     """Commit."""
-    versions: str
+    versions: str = ""
     run: str
-    """URL of the run."""
+    """URL of the run, or of a file of predictions."""
     licence: str = ""
     """Of the weights."""

@@ -22,6 +22,9 @@ MARKED_EPOCHS = 40
 WORKLOAD_FROM = 0.8
 """Lowest sensitivity of the workload curve: below it nobody would set patches aside."""
 
+LABEL_HEIGHT = 0.12
+"""Height of a label below its dot, in units of the workload curve's axis."""
+
 SPLIT_NAMES = {"valid": "validation", "test": "test"}
 
 
@@ -85,7 +88,9 @@ def workload(
         if name.startswith("specificity_at_sensitivity_") and estimate.value is not None:
             sensitivity = float(name.rsplit("_", 1)[1])
             if sensitivity >= WORKLOAD_FROM:
-                side: Side = "below-left" if sensitivity == 1 else "above-right"
+                # At the lower right corner the label would lie on the axis.
+                corner: Side = "below-left" if estimate.value > LABEL_HEIGHT else "above-left"
+                side: Side = corner if sensitivity == 1 else "above-right"
                 chart.marker(sensitivity, estimate.value, "point", percent(estimate.value, 0), side)
     return chart.render(legend_at=(0.04, 0.78))
 

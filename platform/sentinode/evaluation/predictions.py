@@ -157,7 +157,9 @@ class Predictions:
             table = pq.read_table(io.BytesIO(data))
         except (pa.ArrowException, OSError) as error:
             raise EvaluationError(
-                f"{where} is not a parquet file ({error})", "predictions.parquet", "predict again"
+                f"{where} is not a parquet file ({error})",
+                "predictions.parquet",
+                "predict again, or give CSV (id,probability)",
             ) from error
         metadata = _check_file(table, where)
         column = {name: table.column(name) for name in _COLUMNS}
@@ -223,7 +225,7 @@ def _check(p: Predictions) -> None:
 
 def _check_file(table: Any, where: str) -> dict[str, str]:
     """The file's metadata, once columns, types and version are known to be right."""
-    remedy = "predict again with this release"
+    remedy = "predict again with this release; predictions of other systems come as CSV (id,probability)"
     metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     version = metadata.get("sentinode.schema_version")
     if version != str(SCHEMA_VERSION):

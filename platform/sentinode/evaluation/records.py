@@ -13,6 +13,7 @@ from sentinode.evaluation.calibrator import Calibration, CalibrationMethod
 from sentinode.evaluation.guarantee import GuaranteeKind
 from sentinode.evaluation.operating_point import Aim, OperatingPoint
 from sentinode.evaluation.slide_level import SlideLevelResult
+from sentinode.evaluation.slide_pooling import PoolingConfig
 from sentinode.schema import RESEARCH_USE_ONLY
 
 IntervalMethod = Literal[
@@ -44,6 +45,8 @@ class EvaluationConfig(Frozen):
     """Sensitivities at which the share of negatives that need not be read is stated."""
     prevalence: float | None = Field(default=None, gt=0, lt=1)
     """Share of tumour patches at which PPV and NPV are stated as well; by default only as sampled."""
+    slide_pooling: PoolingConfig = PoolingConfig()
+    """How patches become slide scores, where slides are known; logistic is fitted on validation slides."""
     resamples: int = Field(default=2000, ge=100, le=1_000_000)
     """Bootstrap resamples."""
     level: float = Field(default=0.95, gt=0, lt=1)
@@ -179,7 +182,8 @@ class EvaluationReport(Record):
     calibration_at_prevalence: Calibration | None = None
     """The same for the stated prevalence: probabilities that hold where tumour is as rare as that."""
     test_uses: int = Field(default=0, ge=0)
-    """How often this model has been measured on this test split, this time included; 0 without test."""
+    """How often this model has been measured on this test split, this time included. Predictions of a
+    single split named test count too; 0 without any."""
     valid: SplitResult
     test: SplitResult | None
     """None where the data set has no labelled test split."""

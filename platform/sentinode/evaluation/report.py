@@ -31,9 +31,10 @@ from sentinode.evaluation.slide_level import (
     evaluate_slides,
     labels_from_patches,
 )
-from sentinode.evaluation.slide_pooling import heat_maps_of, scores_of
+from sentinode.evaluation.slide_pooling import Pooling, fit_slide_logistic, heat_maps_of, scores_of
 from sentinode.evaluation.strata import strata, worst_strata
 from sentinode.evaluation.workload import workload
+from sentinode.schema import Split
 
 __all__ = ["EvaluationConfig", "EvaluationReport", "evaluate"]
 
@@ -56,7 +57,7 @@ def evaluate(
     """
     if test is not None:
         _check_pair(valid, test)
-    ranked = _ranked(valid, "validation")
+    ranked = _ranked(valid, _told(valid))
     calibration = calibrate(valid, config)
     valid = valid.calibrated(calibration)
     points = choose_points(valid.labelled(), config.aims, config.guarantee, config.guarantee_confidence)
@@ -79,7 +80,7 @@ def evaluate(
         test_uses=test_uses,
         valid=valid_result,
         test=test_result,
-        slide_level=_slide_level(valid if test is None else test, config),
+        slide_level=_slide_level(valid, test, config),
         summary=cautions.summary(headline, verdict_point, config.level),
         warnings=cautions.warnings(valid, test, headline, points),
     )
@@ -90,9 +91,9 @@ def calibrate(valid: Predictions, config: EvaluationConfig) -> Calibration:
     labelled = valid.labelled()
     if not 0 < int(labelled.labels.sum()) < len(labelled):
         raise EvaluationError(
-            f"validation has {int(labelled.labels.sum())} tumour patches of {len(labelled)}",
-            "both classes",
-            "choose a larger valid fraction",
+            f"{_told(valid)} has {int(labelled.labels.sum())} tumour patches of {len(labelled)}",
+            "both classes where thresholds and calibration are chosen",
+            "give patches of both, or choose a larger valid fraction at ingest",
         )
     return fit(config.calibration, labelled.labels, labelled.logits)
 
@@ -138,18 +139,31 @@ def _measure(
     )
 
 
-def _slide_level(predictions: Predictions, config: EvaluationConfig) -> SlideLevelResult | None:
+def _slide_level(
+    valid: Predictions, test: Predictions | None, config: EvaluationConfig
+) -> SlideLevelResult | None:
     """Slides by their sampled patches, where the slide of every labelled patch is known."""
-    labelled = predictions.labelled()
+    labelled = (valid if test is None else test).labelled()
     if not labelled.slides_known:
         return None
+    logistic = None
+    if config.slide_pooling.method is Pooling.LOGISTIC:
+        if test is None:
+            raise EvaluationError(
+                "one split only for a logistic slide score",
+                "validation slides to fit it on and other slides to measure",
+                "choose max, top-k mean or noisy-or, or give both splits",
+            )
+        fitted = valid.labelled()
+        logistic = fit_slide_logistic(heat_maps_of(fitted), labels_from_patches(fitted), Split.VALID)
     settings = SlideLevelConfig(
+        pooling=config.slide_pooling,
         resamples=config.resamples,
         level=config.level,
         seed=config.seed,
         sensitivities=config.workload_sensitivities,
     )
-    scores = scores_of(heat_maps_of(labelled), settings.pooling)
+    scores = scores_of(heat_maps_of(labelled), settings.pooling, logistic)
     return evaluate_slides(scores, labels_from_patches(labelled), settings, sampled=True)
 
 
@@ -207,9 +221,15 @@ def _ranked(predictions: Predictions, split: str) -> RankedScores:
         raise EvaluationError(
             f"none of the {len(predictions)} patches of {split} carries a label",
             "labelled patches",
-            "leave this split out, or write a submission instead",
+            "give reference labels, or leave this split out",
         )
     return RankedScores.of(labelled.labels, labelled.probabilities)
+
+
+def _told(predictions: Predictions) -> str:
+    """The name of a split in errors."""
+    name = str(predictions.splits[0]) if len(predictions) else "empty"
+    return "validation" if name == Split.VALID.value else name
 
 
 def _check_pair(valid: Predictions, test: Predictions) -> None:

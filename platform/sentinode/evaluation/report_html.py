@@ -88,6 +88,9 @@ def render_html(
                 "calibration": report_words.calibration(report.calibration),
                 "prevalence": report_words.prevalence(report),
                 "test_uses": report_words.test_uses(report),
+                "pooling": report_words.pooling(report.slide_level.config.pooling)
+                if report.slide_level
+                else "",
             },
             missed=[p for p in gallery if p.label == 1],
             alarms=[p for p in gallery if p.label == 0],

@@ -16,6 +16,14 @@ from sentinode.evaluation.records import (
     Stratum,
     StratumKind,
 )
+from sentinode.evaluation.slide_pooling import Pooling, PoolingConfig
+
+POOLINGS = {
+    Pooling.MAX: "the highest probability of its patches",
+    Pooling.NOISY_OR: "noisy-or of its patches (the more suspicious patches, the higher)",
+    Pooling.LOGISTIC: "a logistic model of the heat map that its patches make, fitted on validation slides",
+}
+"""How a slide is scored, in words; the top-k mean names its k."""
 
 LONGEST_TABLE = 12
 """Strata of one kind that are shown; all of them stand in report.json."""
@@ -33,6 +41,13 @@ def calibration(found: Calibration) -> str:
         f"{len(found.knots)} knots).",
     }
     return how[found.kind]
+
+
+def pooling(config: PoolingConfig) -> str:
+    """How patches became a slide score."""
+    if config.method is Pooling.TOP_MEAN:
+        return f"the mean of its {config.top_k} highest probabilities"
+    return POOLINGS[config.method]
 
 
 def prevalence(report: EvaluationReport) -> str | None:
@@ -53,8 +68,14 @@ def prevalence(report: EvaluationReport) -> str | None:
 
 def test_uses(report: EvaluationReport) -> str:
     """How often the test split was looked at, and what that does to its figures."""
-    if report.test is None:
+    if report.test is None and report.valid.split == "valid":
         return "There is no test split; thresholds and figures come from the same validation patches."
+    if report.test is None:
+        again = f" They were measured {report.test_uses} times." if report.test_uses > 1 else ""
+        return (
+            f"There is no validation split of its own: the {report.valid.split} patches served as validation too, so "
+            f"thresholds and figures come from the same patches.{again}"
+        )
     if report.test_uses == 0:
         return "How often this model was measured on the test split before is not recorded."
     if report.test_uses == 1:

@@ -63,7 +63,8 @@ def check_test_use(store: Store, test: Predictions, again: bool) -> SplitUses:
     uses = found.of(test)
     if uses and not again:
         raise ConfigError(
-            f"this model was measured on this test split before ({uses} times, {store.locate(TEST_USE_KEY)})",
+            f"this model was measured on this test split before ({'once' if uses == 1 else f'{uses} times'}, "
+            f"{store.locate(TEST_USE_KEY)})",
             "one measurement: choosing by test figures makes them flatter the model",
             "read its report.json, or give --again, which is counted in report and card",
         )

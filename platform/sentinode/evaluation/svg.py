@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 68, 24, 14, 50
 
-Side = Literal["right", "above-right", "below-right", "below-left", "below"]
+Side = Literal["right", "above-right", "below-right", "below-left", "above-left", "below"]
 """Where a marker's label stands."""
 
 _SIDES = {
@@ -23,6 +23,7 @@ _SIDES = {
     "above-right": (5, -11, "start"),
     "below-right": (9, 20, "start"),
     "below-left": (-6, 21, "end"),
+    "above-left": (-9, -9, "end"),
     "below": (0, 24, "middle"),
 }
 """Offset in x and y and anchor of a label."""

@@ -12,6 +12,7 @@ from sentinode.commands.compare import CompareCommand
 from sentinode.commands.evaluate import EvaluateCommand, evaluate_file
 from sentinode.commands.predictions_input import read_lesion_sizes, read_predictions
 from sentinode.errors import ConfigError, EvaluationError
+from sentinode.evaluation import report_words
 from sentinode.evaluation.comparison import ComparisonConfig, ComparisonReport
 from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.records import EvaluationConfig, EvaluationReport
@@ -40,7 +41,9 @@ def test_a_file_of_another_system_gets_the_whole_report(tmp_path: Path) -> None:
     sizes.write_text("test_1,Tumor,IDC,Macro\ntest_3,Tumor,IDC,Micro\ntest_2,Normal,None,None\n")
     config = EvaluateCommand(predictions=table(tmp_path), evaluation=QUICK, lesion_sizes=str(sizes))
     report, where = evaluate_file(config, config.predictions or "")
-    kept = EvaluationReport.from_json(Path(where.removeprefix("file://")).read_bytes(), where)
+    page = Path(where.removeprefix("file://"))
+    assert page.name == "report.html"
+    kept = EvaluationReport.from_json((page.parent / "report.json").read_bytes(), where)
     assert kept == report
     assert report.test is not None
     assert report.calibration.kind == "temperature"
@@ -63,6 +66,54 @@ def test_test_is_measured_once(tmp_path: Path) -> None:
     report, _ = evaluate_file(config.model_copy(update={"again": True}), config.predictions or "")
     assert report.test_uses == 2
     assert open_store(str(tmp_path)).stat(TEST_USE_KEY) is not None
+
+
+def test_another_folder_for_the_report_does_not_reset_the_count(tmp_path: Path) -> None:
+    config = EvaluateCommand(predictions=table(tmp_path), evaluation=QUICK, out=str(tmp_path / "a"))
+    assert evaluate_step.run(config) == 0
+    with pytest.raises(ConfigError, match=r"before \(once"):
+        evaluate_step.run(config.model_copy(update={"out": str(tmp_path / "b")}))
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_lone_test_split_is_told_apart_from_validation_and_counted(tmp_path: Path) -> None:
+    config = EvaluateCommand(predictions=table(tmp_path, splits=("test",)), evaluation=QUICK)
+    report, where = evaluate_file(config, config.predictions or "")
+    assert "the test patches had to serve as validation" in report.warnings[0]
+    assert "no validation split of its own" in Path(where.removeprefix("file://")).read_text()
+    assert report.test_uses == 1
+    with pytest.raises(ConfigError, match="--again"):
+        evaluate_file(config, config.predictions or "")
+
+
+def test_card_and_checklists_of_another_system_say_what_is_not_known(tmp_path: Path) -> None:
+    assert evaluate_step.run(EvaluateCommand(predictions=table(tmp_path), evaluation=QUICK)) == 0
+    card = (tmp_path / "model_card.md").read_text()
+    assert "| Architecture | not reported |" in card
+    assert "| test | 240 patches |" in card
+    lists = (tmp_path / "checklists.md").read_text()
+    assert "| 15b | How it was developed: training, validation, test, with sizes | not reported |" in lists
+    assert "| 30 | Cross table of index test and reference | not reported |" not in lists
+
+
+@pytest.mark.parametrize("pooling", ["max", "top-k mean", "noisy-or", "logistic"])
+def test_slides_are_pooled_as_asked(tmp_path: Path, pooling: str) -> None:
+    settings = QUICK.model_validate(QUICK.model_dump() | {"slide_pooling": {"method": pooling}})
+    report, where = evaluate_file(
+        EvaluateCommand(predictions=table(tmp_path), evaluation=settings), table(tmp_path)
+    )
+    assert report.slide_level is not None
+    assert report.slide_level.config.pooling.method == pooling
+    assert any(caution.startswith("An estimate") for caution in report.slide_level.cautions)
+    assert report_words.pooling(settings.slide_pooling) in Path(where.removeprefix("file://")).read_text()
+
+
+def test_a_logistic_slide_score_needs_slides_to_fit_on(tmp_path: Path) -> None:
+    settings = QUICK.model_validate(QUICK.model_dump() | {"slide_pooling": {"method": "logistic"}})
+    url = table(tmp_path, splits=("valid",))
+    with pytest.raises(EvaluationError, match="one split only"):
+        evaluate_file(EvaluateCommand(predictions=url, evaluation=settings), url)
+    assert not (tmp_path / "report.json").exists()
 
 
 def test_one_split_alone_warns_that_it_chose_the_thresholds(tmp_path: Path) -> None:
@@ -95,9 +146,18 @@ def test_wrong_inputs_are_refused(tmp_path: Path) -> None:
     only = table(tmp_path, "train.csv", splits=("train",))
     with pytest.raises(ConfigError, match="no split to measure"):
         evaluate_file(EvaluateCommand(predictions=only), only)
-    (tmp_path / "sizes.csv").write_text("a,b,c\n")
-    with pytest.raises(EvaluationError, match="lesion sizes"):
-        read_lesion_sizes(str(tmp_path / "sizes.csv"))
+    for bad in (b"a,b,c\n", b"", b"\xff\xfe\xa6"):
+        (tmp_path / "sizes.csv").write_bytes(bad)
+        with pytest.raises(EvaluationError, match="lesion sizes"):
+            read_lesion_sizes(str(tmp_path / "sizes.csv"))
+    with pytest.raises(ConfigError, match=r"predictions in notes\.txt"):
+        read_predictions(str(tmp_path / "notes.txt"))
+    with pytest.raises(ConfigError, match="no reference labels at"):
+        read_predictions(only, str(tmp_path / "nowhere"))
+    with (tmp_path / "huge.csv").open("wb") as file:
+        file.truncate(3 * 2**30)  # a sparse file: it takes no room
+    with pytest.raises(ConfigError, match=r"has 3\.0 GiB"):
+        read_predictions(str(tmp_path / "huge.csv"))
 
 
 def test_two_files_are_compared(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sentinode.commands.evaluate import REPORT_HTML, EvaluateCommand, evaluate_file
+from sentinode.commands.evaluate import EvaluateCommand, evaluate_file
+from sentinode.commands.evaluate_keep import REPORT_HTML
 from sentinode.commands.report_facts import facts_of
 from sentinode.data.manifest import Dropped, Manifest, SplitSummary
 from sentinode.evaluation.records import EvaluationConfig

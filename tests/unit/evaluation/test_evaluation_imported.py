@@ -41,7 +41,7 @@ def test_reference_tables() -> None:
     [
         (b"id,label\na,1\n", "label is the prediction"),
         (b"id,score\na,1\n", "has the columns id, score"),
-        (b"", "has the columns"),
+        (b"\xef\xbb\xbf", "x.csv is empty"),
         (b"id,probability,label\n", "no row"),
         (b"id,probability,label\na,0.5\n", "line 2: not 3 cells"),
         (b"id,probability,label\na,0.5,1,9\n", "line 2: not 3 cells"),
@@ -53,9 +53,14 @@ def test_reference_tables() -> None:
         (b"id,probability,label\na,1.5,1\n", "probability of a is 1.5"),
         (b"id,probability,label\na,-0.1,1\n", "probability of a is -0.1"),
         (b"id,probability,label\na,inf,1\n", "probability of a is inf"),
-        (b"id,probability,label\na,0.1,1\na,0.1,1\n", "a stands more than once"),
+        (b"id,probability,label\na,0.1,1\na,0.1,1\n", "1 rows repeat an id, e.g. a"),
         (b"id,probability,label\n,0.1,1\n", "line 2: no id"),
         (b"\xff\xfe", "not a CSV file"),
+        (b"", "x.csv is empty"),
+        (b"\n\n", "x.csv is empty"),
+        (b"id;probability;label\na;0.5;1\n", "has the columns id;probability;label"),
+        (b"id,probability,label,label\na,0.5,1,0\n", "the column label more than once"),
+        (b"id,probability,label\na,0.5,tumour\n", "label of a is 'tumour'"),
     ],
 )
 def test_bad_tables_are_refused(text: bytes, word: str) -> None:

@@ -1,0 +1,56 @@
+"""What ``sentinode evaluate`` measures once, and the files that it keeps."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sentinode.commands.predictions_input import read_lesion_sizes
+from sentinode.evaluation.model_facts import ModelFacts
+from sentinode.evaluation.predictions import Predictions
+from sentinode.evaluation.records import EvaluationConfig, EvaluationReport
+from sentinode.evaluation.report import evaluate
+from sentinode.evaluation.report_markdown import checklists, model_card
+from sentinode.evaluation.split_use import check_test_use, keep_test_use
+from sentinode.schema import Split
+from sentinode.storage import Store
+
+REPORT_JSON: Final = "report.json"
+REPORT_HTML: Final = "report.html"
+MODEL_CARD: Final = "model_card.md"
+CHECKLISTS: Final = "checklists.md"
+
+
+def measure(
+    config: EvaluationConfig,
+    valid: Predictions,
+    test: Predictions | None,
+    out: Store,
+    counted: Store,
+    again: bool,
+    lesion_sizes_url: str | None,
+) -> EvaluationReport:
+    """Measure, count the use of the test split in ``counted``, and only then keep ``report.json`` in ``out``.
+
+    A lone split named test counts as well, though its thresholds are its own. Raises ConfigError where it was
+    measured before and ``again`` is not set, EvaluationError.
+    """
+    alone = test is None and set(valid.splits.tolist()) == {Split.TEST.value}
+    measured = valid if alone else test
+    uses = None if measured is None else check_test_use(counted, measured, again)
+    report = evaluate(
+        valid,
+        test,
+        config,
+        lesion_sizes=None if lesion_sizes_url is None else read_lesion_sizes(lesion_sizes_url),
+        test_uses=0 if uses is None or measured is None else uses.of(measured),
+    )
+    if uses is not None:
+        keep_test_use(counted, uses)
+    out.put(REPORT_JSON, report.to_json())
+    return report
+
+
+def keep_texts(store: Store, report: EvaluationReport, facts: ModelFacts) -> None:
+    """Keep ``model_card.md`` and ``checklists.md``. Raises StoreError."""
+    store.put(MODEL_CARD, model_card(report, facts).encode())
+    store.put(CHECKLISTS, checklists(report, facts).encode())
