@@ -27,9 +27,9 @@ def read_predictions(url: str, reference_url: str | None = None) -> Predictions:
     if not key.endswith((".csv", ".parquet")):
         raise ConfigError(f"predictions in {key}", "a file .csv or .parquet", "give one, named so")
     found = store.stat(key)
-    if found is not None and found.size > MOST_BYTES:
+    if found is not None and found.size_bytes > MOST_BYTES:
         raise ConfigError(
-            f"{url} has {found.size / 2**30:.1f} GiB",
+            f"{url} has {found.size_bytes / 2**30:.1f} GiB",
             f"at most {MOST_BYTES / 2**30:.0f} GiB: it is read into memory",
             "give the patches of one split only, and no columns but id, probability, label, slide, centre, split",
         )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from sentinode.cli import run_step
 from sentinode.commands import compare as compare_step
@@ -168,8 +169,25 @@ def test_two_files_are_compared(tmp_path: Path) -> None:
     report = ComparisonReport.from_json(out.read_bytes(), str(out))
     assert report.patches == 240
     assert (report.differences["auroc"].difference or 0) > 0
+    page = (tmp_path / "comparison.html").read_text()
+    assert "A is a.csv, B is b.csv" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert f"Verdicts differ on {len(report.disagreements)} patches" in page
+    assert report.disagreements[0].key in page
     lines = compare_step.describe(report)
+    assert any(report.disagreements[0].key in line for line in lines)
     assert any(line.startswith("auroc_delong:") and "DeLong over slides" in line for line in lines)
+
+
+def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
+    a = table(tmp_path, "a.csv")
+    with pytest.raises(ConfigError, match="holds no evaluation of test") as found:
+        compare_step.run(CompareCommand(a=a, b=str(tmp_path / "nowhere")))
+    assert "sentinode evaluate --run" in found.value.remedy
+    with pytest.raises(ConfigError, match="has no patch in other"):
+        compare_step.run(CompareCommand(a=a, b=a, split="other"))
+    with pytest.raises(ValidationError, match=r"folder/comparison\.json"):
+        CompareCommand(a=a, b=a, out=str(tmp_path / "folder"))
 
 
 def test_runs_are_compared_at_their_own_thresholds(tmp_path: Path) -> None:

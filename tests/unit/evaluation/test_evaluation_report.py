@@ -106,12 +106,26 @@ def test_a_faultless_proportion_keeps_an_honest_interval() -> None:
     assert sensitivity.method == "exact over patches"
 
 
+def test_a_test_split_of_one_class_gets_no_silent_number() -> None:
+    test = make_predictions(300, "test", 2)
+    negative, tumour = (test.select(test.labels == label) for label in (0, 1))
+    report = evaluate(VALID, negative, QUICK)
+    assert report.test is not None
+    assert report.test.measures["auroc"].value is None
+    assert report.test.points["screening"].measures["sensitivity"].value is None
+    assert report.test.points["screening"].measures["specificity"].value is not None
+    assert warned(report, "No tumour patch in test") == [True]
+    assert warned(evaluate(VALID, tumour, QUICK), "No negative patch in test", "only 150") == [True, True]
+    one = evaluate(VALID, test.select(np.array([0, 1, 2])), QUICK)
+    assert warned(one, "above 5.0") == [True]  # 1 of 1 found: 0.05^(1/1)
+
+
 def warned(report: EvaluationReport, *words: str) -> list[bool]:
     return [any(word in warning for warning in report.warnings) for word in words]
 
 
 def test_warnings_say_what_limits_the_figures() -> None:
-    for words in ("no test split", "Slides are unknown", "Only 200", "patches as exchangeable"):
+    for words in ("no test split", "Slides are unknown", "only 200", "patches as exchangeable"):
         assert warned(evaluate(VALID, None, QUICK), words) == [True], words
     known = evaluate(
         make_predictions(800, "valid", 1, slides=40), make_predictions(800, "test", 2, slides=40), QUICK
