@@ -3,12 +3,18 @@
 Real tissue (five tiles of Camelyon17, laid out by ``slide_mosaic``), networks of our recipes with random weights, a
 stride of 32 pixels. Without the tiles nothing is measured, and the file says so. ``make bench-slides`` writes
 ``benchmarks/out/slides.json`` and ``slides.png``; ``--large`` adds a slide of 100,000 x 200,000 pixels, for its memory.
+
+``dense_vs_patchwise`` compares with the field's way, in which each patch is read from the slide by itself and scored
+in batches; ``dense_vs_patchwise_from_memory`` with patches cut from tiles that were read once. All read the slide.
+In pieces, on a machine that is quiet for minutes only: ``--inputs FOLDER --prepare``, then ``--inputs FOLDER --only``
+each part; the file holds the latest of each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -30,6 +36,7 @@ HEADLINE = "p4m-densenet"
 """It sees the whole patch of 96 pixels; how much dense scoring saves depends on how much of a patch a network sees."""
 RECIPES = (HEADLINE, "pcam-small", "valid-cnn-small")
 PACKAGES = ("numpy", "onnxruntime", "openslide-python", "openslide-bin", "pillow", "ray", "tifffile", "torch")
+PARTS = ("tiles", "slides", "large")
 SIDE_PX = 16_384
 SLIDES = 4
 LARGE = (100_000, 200_000)
@@ -44,24 +51,24 @@ def tiles(
     registry, slide = str(folder / "registry"), str(folder / "slides" / "mosaic_0.tif")
     rows: list[Any] = []
     ratios: dict[str, Any] = {}
+    extra["largest_difference"] = {}
     for recipe in RECIPES:
         digest = seal_recipe(registry, folder / "parts", recipe)
-        ways: tuple[Way, ...] = ("dense", "patches")
+        ways: tuple[Way, ...] = ("dense", "patches", "single reads")
         if recipe == "pcam-small":
-            ways += ("single reads", "reading alone")
+            ways += ("reading alone",)
         cases = {
             f"{recipe}, {way}": TileCase(registry, digest, slide, way, str(folder / "bundles"))
             for way in ways
         }
-        dense, patches, *more = cases
+        dense, patches, single, *_ = cases
         extra["largest_difference"][recipe] = largest_difference(cases[dense], cases[patches])
         measures, _ = interleave(cases, rounds=rounds, seconds=seconds, unit="cells/s", core=0)
         rows += [measure.row(name) for name, measure in measures.items()]
-        key = "dense_vs_patchwise" if recipe == HEADLINE else f"dense_vs_patchwise_{recipe}"
-        ratios[key] = ratio(measures[dense], measures[patches])
-        ratios[f"{key}_by_cpu"] = cpu_ratio(measures[dense], measures[patches])
-        if more:
-            ratios[f"dense_vs_single_reads_{recipe}"] = ratio(measures[dense], measures[more[0]])
+        end = "" if recipe == HEADLINE else f"_{recipe}"
+        for key, other in (("dense_vs_patchwise", single), ("dense_vs_patchwise_from_memory", patches)):
+            ratios[f"{key}{end}"] = ratio(measures[dense], measures[other])
+            ratios[f"{key}{end}_by_cpu"] = cpu_ratio(measures[dense], measures[other])
     return rows, ratios
 
 
@@ -81,7 +88,7 @@ def slides(folder: Path, digest: str, rounds: int) -> tuple[list[Any], dict[str,
                     files,
                     str(folder / "registry"),
                     digest,
-                    str(folder / f"out-{actors}-{turn}"),
+                    str(folder / f"out-{os.getpid()}-{actors}-{turn}"),
                     ScoringSettings(),
                     Compute(actors=actors),
                     tell,
@@ -101,8 +108,8 @@ def slides(folder: Path, digest: str, rounds: int) -> tuple[list[Any], dict[str,
 def large(folder: Path, digest: str) -> dict[str, Any]:
     """Memory and time of one slide of 100,000 x 200,000 pixels, little of it tissue, from opening to the last file."""
     path = folder / "large.tif"
-    share = write_slide(path, *LARGE, tissue=LARGE_TISSUE)
-    case = SlideCase(str(folder / "registry"), digest, str(path), str(folder / "out-large"))
+    share = large_slide(path)
+    case = SlideCase(str(folder / "registry"), digest, str(path), str(folder / f"out-large-{os.getpid()}"))
     worker = Worker(case, None)
     try:
         turn = worker.run(0.0)
@@ -118,40 +125,86 @@ def large(folder: Path, digest: str) -> dict[str, Any]:
     }
 
 
+def large_slide(path: Path) -> float:
+    """Make it where it is not there; its share of tissue."""
+    known = path.with_suffix(".json")
+    if not known.exists():
+        known.write_text(json.dumps(write_slide(path, *LARGE, tissue=LARGE_TISSUE)))
+    return float(json.loads(known.read_text()))
+
+
+def measure(part: str, folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
+    """One part: its rows, its ratios, and what else it found."""
+    digest = seal_recipe(str(folder / "registry"), folder / "parts", "pcam-small")
+    extra: dict[str, Any] = {}
+    if part == "large":
+        return {"rows": [], "ratios": {}, "extra": {"large": large(folder, digest)}}
+    prepare_mosaics(folder)
+    if part == "tiles":
+        rows, ratios = tiles(folder, rounds, seconds, extra)
+    else:
+        rows, ratios = slides(folder, digest, max(2, rounds // 2))
+    return {"rows": rows, "ratios": ratios, "extra": extra}
+
+
+def prepare_mosaics(folder: Path) -> None:
+    """The slides of the parts ``tiles`` and ``slides``; those that are there are kept."""
+    (folder / "slides").mkdir(exist_ok=True)
+    for number in range(SLIDES):
+        path = folder / "slides" / f"mosaic_{number}.tif"
+        if not path.exists():
+            write_slide(path.with_suffix(".part"), SIDE_PX, SIDE_PX, seed=number)
+            path.with_suffix(".part").rename(path)
+
+
+def keep(found: dict[str, Any]) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    """Write the parts ``found``, beside the latest of the others; all rows, ratios and the rest."""
+    harness.OUT.mkdir(exist_ok=True)
+    latest = harness.OUT / "slides_parts.json"
+    parts = json.loads(latest.read_text()) if latest.exists() else {}
+    parts |= {
+        name: part | {"load_average": harness.machine()["load_average"]} for name, part in found.items()
+    }
+    latest.write_text(json.dumps(parts, indent=2) + "\n")
+    rows = [row for part in parts.values() for row in part["rows"]]
+    ratios = {key: values for part in parts.values() for key, values in part["ratios"].items()}
+    extra = {key: value for part in parts.values() for key, value in part["extra"].items()}
+    loads = {name: part["load_average"] for name, part in parts.items()}
+    harness.write("slides", rows, ratios, PACKAGES, headline=HEADLINE, load_averages=loads, **extra)
+    if "tiles" in parts:
+        harness.plot("slides", rows, "cells of 31 um scored a second, one core", "cells/s")
+    return rows, ratios, extra
+
+
 def main() -> int:
     """Measure, keep and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--large", action="store_true")
-    parser.add_argument("--only", choices=("tiles", "slides", "large"), help="one part; nothing is kept")
+    parser.add_argument("--only", choices=PARTS, help="one part")
+    parser.add_argument(
+        "--inputs", type=Path, help="folder that keeps slides and models; else a temporary one"
+    )
+    parser.add_argument(
+        "--prepare", action="store_true", help="make what stands in --inputs, and measure nothing"
+    )
     asked = parser.parse_args()
     if not TILES.is_dir():
         row = {"name": "slides", "skipped": f"no tissue: {TILES.name} is not there"}
         harness.write("slides", [row], {}, PACKAGES)
         print(f"skipped: {row['skipped']}")
         return 0
-    extra: dict[str, Any] = {"headline": HEADLINE, "largest_difference": {}}
-    rows: list[Any] = []
-    ratios: dict[str, Any] = {}
+    wanted = [asked.only] if asked.only else [part for part in PARTS if part != "large" or asked.large]
     with tempfile.TemporaryDirectory(prefix="bench-slides-") as name:
-        folder = Path(name)
-        digest = seal_recipe(str(folder / "registry"), folder / "parts", "pcam-small")
-        if asked.only != "large":
-            (folder / "slides").mkdir()
-            for number in range(SLIDES):
-                write_slide(folder / "slides" / f"mosaic_{number}.tif", SIDE_PX, SIDE_PX, seed=number)
-        if asked.only in (None, "tiles"):
-            found = tiles(folder, asked.rounds, asked.seconds, extra)
-            rows, ratios = rows + found[0], ratios | found[1]
-        if asked.only in (None, "slides"):
-            found = slides(folder, digest, max(2, asked.rounds // 2))
-            rows, ratios = rows + found[0], ratios | found[1]
-        if asked.large or asked.only == "large":
-            extra["large"] = large(folder, digest)
-    if asked.only is None:
-        harness.write("slides", rows, ratios, PACKAGES, **extra)
-        harness.plot("slides", rows, "cells of 31 um scored a second, one core", "cells/s")
+        folder = asked.inputs or Path(name)
+        folder.mkdir(exist_ok=True)
+        if asked.prepare:
+            prepare_mosaics(folder)
+            large_slide(folder / "large.tif")
+            return 0
+        found = {part: measure(part, folder, asked.rounds, asked.seconds) for part in wanted}
+    rows, ratios, extra = keep(found)
     harness.show(rows, ratios)
     print(json.dumps(extra, indent=2))
     return 0

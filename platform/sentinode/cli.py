@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "rollout": "a bundle or image -> the RayService of a cluster, proved or taken back",
     "keys": "API keys of an endpoint: make, list, revoke",
     "score": "whole slides -> heat maps, lesions and slide scores",
+    "screen": "scored validation slides -> the slide score below which slides may be set aside",
     "worklist": "scored slides -> in which order to read them, and which may be set aside",
     "demo": "the whole way on one machine",
     "models": "the networks: size, work per patch, what they see",

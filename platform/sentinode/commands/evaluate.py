@@ -52,6 +52,8 @@ class EvaluateCommand(Frozen):
     """For slides: the registry of the bundle, whose card says which slides are set aside."""
     point: str = SCREENING
     """For slides: the operating point that sets them aside."""
+    slide_model: StoreUrl | None = None
+    """For slides: what sentinode screen fitted; its score and threshold take the place of the recorded ones."""
     lesion_sizes: StoreUrl | None = None
     """Size of the largest lesion by slide, for strata: a table slide,size, or Camelyon16's reference.csv."""
     out: StoreUrl | None = None
@@ -94,10 +96,8 @@ FLAGS = EvaluateCommand
 def run(config: EvaluateCommand) -> int:
     """Evaluate, keep everything with the run, and say the headline."""
     if config.slides is not None and config.reference is not None:
-        settings = config.slide_evaluation
-        return run_slides(
-            config.slides, config.reference, config.registry, config.point, settings, config.out
-        )
+        told = (config.registry, config.point, config.slide_evaluation, config.out, config.slide_model)
+        return run_slides(config.slides, config.reference, *told)
     if config.predictions is not None:
         report, where = evaluate_file(config, config.predictions)
         for line in describe(report):

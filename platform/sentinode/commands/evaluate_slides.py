@@ -6,11 +6,12 @@ import logging
 from typing import Final
 
 from sentinode.cohort.reference import read_reference
-from sentinode.commands.worklist import highest_cells, load_scores, screening_rule
-from sentinode.errors import ObjectNotFoundError
+from sentinode.commands.slides_input import judged, load_scores, load_slide_model, screening_rule, slide_rule
+from sentinode.errors import EvaluationError, ObjectNotFoundError
 from sentinode.evaluation.detections import Detections, read_detections
 from sentinode.evaluation.scored_slides import ScoredSlidesConfig, ScoredSlidesReport, evaluate_scored
 from sentinode.evaluation.scored_slides_html import render_scored_slides
+from sentinode.evaluation.slide_model import SlideModel
 from sentinode.evaluation.slide_record import SlideScore
 from sentinode.evaluation.slide_reference import tumour_labels
 from sentinode.storage import Store, open_store
@@ -28,9 +29,10 @@ def run_slides(
     point: str,
     config: ScoredSlidesConfig,
     out_url: str | None,
+    slide_model: str | None = None,
 ) -> int:
     """Measure, keep the report, and say the headline."""
-    report, where = measure_slides(scores_url, reference_url, registry, point, config, out_url)
+    report, where = measure_slides(scores_url, reference_url, registry, point, config, out_url, slide_model)
     for line in describe_slides(report):
         log.info("%s", line)
     log.info("report: %s", where)
@@ -44,27 +46,33 @@ def measure_slides(
     point: str,
     config: ScoredSlidesConfig,
     out_url: str | None = None,
+    slide_model: str | None = None,
 ) -> tuple[ScoredSlidesReport, str]:
     """Measure what ``sentinode score`` wrote and keep ``slides_report.json`` and ``slides_report.html``.
 
-    Without a registry nothing is said of the screening point. Returns the report and its URL. Raises SourceError and
-    EvaluationError for a reference that does not fit, ConfigError, StoreError.
+    Without a registry or a slide model nothing is said of screening. Slides that the slide model was fitted on are in
+    no figure. Returns the report and its URL. Raises SourceError and EvaluationError for a reference that does not
+    fit, ConfigError, StoreError.
     """
     store = open_store(scores_url)
-    scores = load_scores(store)
+    model = None if slide_model is None else load_slide_model(slide_model)
+    recorded, highest = judged(store, load_scores(store), model)
+    scores, note = _not_fitted_on(recorded, model)
     done = [score for score in scores if score.status == "done"]
     reference = read_reference(open_store(reference_url), {s.slide: s.um_px for s in done if s.um_px})
     rule = None if registry is None else screening_rule(scores, registry, point, None)
+    if model is not None:
+        rule = slide_rule(model)
     report = evaluate_scored(
         scores,
-        highest_cells(store, scores),
+        highest,
         _detections(store, done),
         reference.classes,
         reference.lesions,
         reference.stages,
         rule,
         config,
-        reference.notes,
+        (*reference.notes, *note),
     )
     known = {s.slide: float(s.score) for s in done if s.score is not None}
     labels = {s: label for s, label in tumour_labels(reference.classes, config.itc).items() if s in known}
@@ -73,12 +81,31 @@ def measure_slides(
         known,
         labels,
         store.url.rpartition("/")[2],
-        {"Scores": scores_url, "Reference": reference_url, "Registry": registry or "not given"},
+        {"Scores": scores_url, "Reference": reference_url, "Registry": registry or "not given"}
+        | ({"Slide model": slide_model} if slide_model else {}),
     )
     out = store if out_url is None else open_store(out_url)
     out.put(SLIDES_JSON, report.to_json())
     out.put(SLIDES_HTML, html.encode())
     return report, out.locate(SLIDES_HTML)
+
+
+def _not_fitted_on(
+    scores: tuple[SlideScore, ...], model: SlideModel | None
+) -> tuple[tuple[SlideScore, ...], tuple[str, ...]]:
+    """The slides that ``model`` does not know, and a note of those that it does. Raises EvaluationError without any."""
+    seen = set() if model is None else {*model.fitted_on, *model.chosen_on}
+    left = tuple(score for score in scores if score.slide not in seen)
+    known = sorted(score.slide for score in scores if score.slide in seen)
+    if scores and not left:
+        raise EvaluationError(
+            f"all {len(known)} scored slides fitted the slide model",
+            "slides that it does not know",
+            "score other slides, or leave --slide-model out",
+        )
+    if not known:
+        return left, ()
+    return left, (f"{len(known)} slides fitted the slide model: left out ({', '.join(known[:5])}).",)
 
 
 def describe_slides(report: ScoredSlidesReport) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 
+from sentinode.commands.slides_input import load_slide_model
 from sentinode.config import Frozen
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.scoring import score_slides
-from sentinode.distributed.scoring_config import Compute, ScoringSettings
+from sentinode.distributed.scoring_config import Compute, PooledSettings, ScoringSettings
 from sentinode.evaluation.slide_record import SLIDES_NAME, SlideScore
 from sentinode.logs import progress_bars
 from sentinode.schema import RESEARCH_USE_ONLY
@@ -34,6 +35,8 @@ class ScoreCommand(ScoringSettings, Compute):
     """Where the results go: s3://bucket/prefix or a folder."""
     include: str = "*"
     """Pattern of keys to be scored below the folder, such as 'test_*.tif'."""
+    slide_model: StoreUrl | None = None
+    """URL of what sentinode screen fitted on validation slides; it pools the cells in place of --pooling."""
     ray_address: str | None = None
     """Cluster to join; by default RAY_ADDRESS, else a local Ray is started."""
 
@@ -44,7 +47,7 @@ FLAGS = ScoreCommand
 def run(config: ScoreCommand) -> int:
     """Score, and say what was found; 1 where slides failed."""
     slides = list_slides(config.slides, config.include)
-    settings = ScoringSettings.model_validate(_part(config, ScoringSettings))
+    settings = _settings(config)
     compute = Compute.model_validate(_part(config, Compute))
     with ray_session(config.ray_address), progress_bars() as progress:
         records = score_slides(
@@ -55,6 +58,13 @@ def run(config: ScoreCommand) -> int:
     log.info("results: %s; table: %s", config.out, join_url(config.out, SLIDES_NAME))
     log.info("%s", RESEARCH_USE_ONLY)
     return int(any(record.status == "failed" for record in records))
+
+
+def _settings(config: ScoreCommand) -> ScoringSettings:
+    given = _part(config, ScoringSettings)
+    if config.slide_model is None:
+        return ScoringSettings.model_validate(given)
+    return PooledSettings.model_validate(given | {"slide_model": load_slide_model(config.slide_model)})
 
 
 def _part(config: ScoreCommand, kind: type[Frozen]) -> dict[str, object]:

@@ -8,7 +8,9 @@ from pydantic import Field
 
 from sentinode.config import Frozen, canonical_json
 from sentinode.distributed.tile_scorer import Method
-from sentinode.evaluation.slide_pooling import PoolingConfig
+from sentinode.errors import ConfigError
+from sentinode.evaluation.slide_model import SlideModel
+from sentinode.evaluation.slide_pooling import Pooling, PoolingConfig
 from sentinode.slides.listing import SlideFile
 from sentinode.slides.tissue import TissueSettings
 
@@ -42,10 +44,36 @@ class ScoringSettings(Frozen):
     tissue: TissueSettings = TissueSettings()
     """How tissue is found."""
 
+    @property
+    def fitted(self) -> SlideModel | None:
+        """The slide model that pools, where there is one."""
+        return None
+
+    def check_pooling(self, bundle: str, cell_um: float) -> None:
+        """Raises ConfigError where cells cannot be pooled so: before a slide is scored, not after."""
+        if self.fitted is not None:
+            self.fitted.check_fits(bundle, cell_um)
+        elif self.pooling.method is Pooling.LOGISTIC:
+            raise ConfigError(
+                "logistic pooling without a fitted slide model",
+                "what sentinode screen fitted on validation slides, as --slide-model",
+                "score by another pooling first; sentinode screen then fits one on the heat maps",
+            )
+
     def key(self, slide: SlideFile, bundle: str) -> str:
         """Digest of all that decides the scores of ``slide`` by model ``bundle``."""
         parts = [FORMAT, self.model_dump(mode="json"), bundle, slide.url, slide.version]
         return hashlib.sha256(canonical_json(parts)).hexdigest()
+
+
+class PooledSettings(ScoringSettings):
+    """Settings of which a fitted slide model pools the cells, in place of ``pooling``."""
+
+    slide_model: SlideModel
+
+    @property
+    def fitted(self) -> SlideModel:
+        return self.slide_model
 
 
 class Compute(Frozen):

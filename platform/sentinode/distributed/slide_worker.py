@@ -148,7 +148,7 @@ class SlideWorker:
         sizes = [found.lesion.size for found in lesions]
         record = self._about(file, slide, plan).model_copy(
             update={
-                "score": slide_score(cells, self._settings.pooling),
+                "score": self._pooled(cells),
                 "node_class": node_class_of([found.lesion for found in lesions]),
                 "lesions": len(lesions),
                 **{size.value: sizes.count(size) for size in NodeClass if size is not NodeClass.NEGATIVE},
@@ -171,7 +171,7 @@ class SlideWorker:
             status="done",
             key=settings.key(file, self._digest),
             bundle=self._digest,
-            pooling=settings.pooling.method.value,
+            pooling=(settings.fitted or settings).pooling.method.value,
             tissue_mm2=plan.tissue.area_mm2,
             threshold=self._model.point.threshold,
             operating_point=self._model.point.name,
@@ -183,6 +183,10 @@ class SlideWorker:
             width_px=width,
             height_px=height,
         )
+
+    def _pooled(self, cells: HeatMap) -> float:
+        fitted = self._settings.fitted
+        return slide_score(cells, self._settings.pooling) if fitted is None else fitted.score(cells)
 
     def _open(self, file: SlideFile) -> Slide:
         """The slide, which stays open in this thread until another is asked for."""

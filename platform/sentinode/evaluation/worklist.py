@@ -1,7 +1,8 @@
 """In which order to read scored slides, and which of them the ``screening`` point sets aside.
 
-A slide may be set aside when none of its cells reaches the threshold of that point, and nothing speaks against the
-reading: no pen, no blur, no doubtful tissue. Slides that failed are never set aside.
+A slide may be set aside when none of its cells reaches the threshold of that point (or, by a slide model, when its
+score stays below the threshold that validation slides chose), and nothing speaks against the reading: no pen, no
+blur, no doubtful tissue. Slides that failed are never set aside.
 """
 
 from __future__ import annotations
@@ -10,9 +11,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Final
-
-from pydantic import Field
+from typing import Final, Literal
 
 from sentinode.config import Frozen, Record
 from sentinode.errors import EvaluationError
@@ -36,10 +35,12 @@ class Group(StrEnum):
 
 
 class ScreeningRule(Frozen):
-    """When a slide may be set aside: its highest cell is below the threshold."""
+    """When a slide may be set aside: its highest cell, or its score, is below the threshold."""
 
     name: str = SCREENING
-    threshold: float = Field(ge=0, le=1)
+    level: Literal["cell", "slide"] = "cell"
+    """What the threshold is compared with. Cells: it was chosen on patches. Slide: on slides, by their score."""
+    threshold: float
     promise: str
     """What is promised of the threshold, in words."""
 
@@ -127,10 +128,18 @@ def _judged(score: SlideScore, highest: float | None, rule: ScreeningRule) -> tu
             Group.NOT_JUDGED,
             f"not scored: {score.reason.splitlines()[0] if score.reason else 'no heat map'}",
         )
-    if highest >= rule.threshold:
-        return Group.READ, f"a cell reaches {highest:.3f}, the {rule.name} threshold is {rule.threshold:.3f}"
+    of_slide = rule.level == "slide"
+    value = (score.score or 0.0) if of_slide else highest
+    if value >= rule.threshold:
+        what = "its score is" if of_slide else "a cell reaches"
+        return Group.READ, f"{what} {value:.3f}, the {rule.name} threshold is {rule.threshold:.3f}"
     if score.flags:
         return Group.NOT_JUDGED, f"not all of it was judged: {', '.join(score.flags)}"
+    if of_slide:
+        return (
+            Group.ASIDE,
+            f"its score {value:.3f} is below the {rule.name} threshold of {rule.threshold:.3f}",
+        )
     return Group.ASIDE, f"no cell reaches the {rule.name} threshold of {rule.threshold:.3f}"
 
 
@@ -139,7 +148,7 @@ def _urgency(score: SlideScore) -> tuple[float, float, str]:
 
 
 def _cautions(scores: Sequence[SlideScore], rule: ScreeningRule) -> tuple[str, ...]:
-    found = [rule.promise, ABOUT_PATCHES]
+    found = [rule.promise, *([ABOUT_PATCHES] if rule.level == "cell" else [])]
     models = {score.bundle for score in scores}
     if len(models) > 1:
         found.append(

@@ -9,11 +9,10 @@ from sentinode.evaluation.report_html import environment
 from sentinode.evaluation.worklist import Group, Worklist
 
 GROUP_WORDS = {
-    Group.READ: "The most suspicious first. At least one cell of each reaches the threshold.",
+    Group.READ: "The most suspicious first. Each reaches the threshold.",
     Group.NOT_JUDGED: "They failed, or a part of their tissue was not looked at: pen, blur, doubtful tissue. Read them "
     "as if there were no model.",
-    Group.ASIDE: "No cell of them reaches the threshold. Setting a slide aside is a decision of the laboratory, not of "
-    "this list.",
+    Group.ASIDE: "None reaches the threshold. Setting a slide aside is a decision of the laboratory, not of this list.",
 }
 """What is said above each group."""
 
