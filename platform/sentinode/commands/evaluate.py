@@ -44,7 +44,8 @@ class EvaluateCommand(Frozen):
     predictions: StoreUrl | None = None
     """In place of a run: a file of predictions, .parquet or .csv (id,probability or id,label as for Kaggle)."""
     slides: StoreUrl | None = None
-    """In place of a run: what sentinode score wrote, to be measured against the reference of slides."""
+    """In place of a run: what sentinode score wrote, to be measured against the reference of slides; of other systems
+    a folder with slides.csv (slide,score,um_px and class) and detections/<slide>.csv (confidence,x,y)."""
     reference: StoreUrl | None = None
     """Labels for a CSV file without its own: a table id,label, or the URL of a data set. For slides: the folder of
     reference.csv, stage_labels.csv and annotations."""

@@ -7,13 +7,14 @@ from typing import Final
 
 from sentinode.cohort.reference import read_reference
 from sentinode.commands.slides_input import judged, load_scores, load_slide_model, screening_rule, slide_rule
-from sentinode.errors import EvaluationError, ObjectNotFoundError
+from sentinode.errors import ConfigError, EvaluationError, ObjectNotFoundError
 from sentinode.evaluation.detections import Detections, read_detections
 from sentinode.evaluation.scored_slides import ScoredSlidesConfig, ScoredSlidesReport, evaluate_scored
 from sentinode.evaluation.scored_slides_html import render_scored_slides
 from sentinode.evaluation.slide_model import SlideModel
-from sentinode.evaluation.slide_record import SlideScore
+from sentinode.evaluation.slide_record import SLIDES_NAME, SlideScore
 from sentinode.evaluation.slide_reference import tumour_labels
+from sentinode.evaluation.slide_scores_csv import SCORES_CSV, slide_scores_from_csv
 from sentinode.storage import Store, open_store
 
 log = logging.getLogger(__name__)
@@ -50,13 +51,21 @@ def measure_slides(
 ) -> tuple[ScoredSlidesReport, str]:
     """Measure what ``sentinode score`` wrote and keep ``slides_report.json`` and ``slides_report.html``.
 
+    Scores of other systems come as ``slides.csv`` (see ``slide_scores_from_csv``), with or without detections.
     Without a registry or a slide model nothing is said of screening. Slides that the slide model was fitted on are in
     no figure. Returns the report and its URL. Raises SourceError and EvaluationError for a reference that does not
     fit, ConfigError, StoreError.
     """
     store = open_store(scores_url)
     model = None if slide_model is None else load_slide_model(slide_model)
-    recorded, highest = judged(store, load_scores(store), model)
+    theirs = store.stat(SLIDES_NAME) is None and store.stat(SCORES_CSV) is not None
+    if theirs and (registry is not None or model is not None):
+        raise ConfigError(
+            f"{store.locate(SCORES_CSV)} beside a registry or a slide model",
+            "scores of sentinode score, which name their bundle",
+            "leave both out: nothing is promised of another system's threshold",
+        )
+    recorded, highest = _of_others(store) if theirs else judged(store, load_scores(store), model)
     scores, note = _not_fitted_on(recorded, model)
     done = [score for score in scores if score.status == "done"]
     reference = read_reference(open_store(reference_url), {s.slide: s.um_px for s in done if s.um_px})
@@ -66,7 +75,7 @@ def measure_slides(
     report = evaluate_scored(
         scores,
         highest,
-        _detections(store, done),
+        {} if theirs and next(store.list("detections/"), None) is None else _detections(store, done),
         reference.classes,
         reference.lesions,
         reference.stages,
@@ -88,6 +97,11 @@ def measure_slides(
     out.put(SLIDES_JSON, report.to_json())
     out.put(SLIDES_HTML, html.encode())
     return report, out.locate(SLIDES_HTML)
+
+
+def _of_others(store: Store) -> tuple[tuple[SlideScore, ...], dict[str, float]]:
+    """Scores of another system, of which no cells are known."""
+    return slide_scores_from_csv(store.get(SCORES_CSV), store.locate(SCORES_CSV)), {}
 
 
 def _not_fitted_on(
@@ -127,6 +141,6 @@ def _detections(store: Store, done: list[SlideScore]) -> dict[str, Detections]:
             raise ObjectNotFoundError(
                 f"{store.locate(key)} does not exist",
                 "the detections of a scored slide",
-                "score the slide again",
+                "score the slide again; an empty file says that nothing was found",
             ) from error
     return found

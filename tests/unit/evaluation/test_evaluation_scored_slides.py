@@ -10,13 +10,14 @@ from shapely import MultiPolygon, box
 
 from sentinode.commands.evaluate import EvaluateCommand
 from sentinode.commands.evaluate import run as evaluate
-from sentinode.errors import EvaluationError, SourceError
+from sentinode.errors import ConfigError, EvaluationError, ObjectNotFoundError, SourceError
 from sentinode.evaluation.cells_table import cells_table
 from sentinode.evaluation.detections import Detections
 from sentinode.evaluation.scored_slides import ScoredSlidesConfig, ScoredSlidesReport, evaluate_scored
 from sentinode.evaluation.scored_slides_html import render_scored_slides
 from sentinode.evaluation.slide_record import SLIDES_NAME, SlideScore, file_key, slides_table
 from sentinode.evaluation.slide_reference import Stage
+from sentinode.evaluation.slide_scores_csv import slide_scores_from_csv
 from sentinode.evaluation.worklist import ScreeningRule
 from sentinode.schema import NodeClass
 from sentinode.slides.lesions import Lesion, lesions_of
@@ -140,6 +141,37 @@ def test_the_page_shows_every_part_and_stands_alone() -> None:
     assert "No FROC" in render_scored_slides(bare, scores, labels, "x", {})
 
 
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (b"", "no column slide"),
+        (b"slide,score\na,1\n", "no column um_px"),
+        (b"slide,score,um_px\n", "no row"),
+        (b"slide,score,um_px\na,1,0.25\na,2,0.25\n", "a stands more than once"),
+        (b"slide,score,um_px\na,nan,0.25\n", "line 2: score is 'nan'"),
+        (b"slide,score,um_px\na\n", "line 2: um_px is ''"),
+        (b"slide,score,um_px\na,1,0\n", "um_px 0"),
+        (b"slide,score,um_px\n,1,0.25\n", "line 2: no slide"),
+        (b"slide,score,um_px,class\na,1,0.25,huge\n", "class 'huge'"),
+        (b"\xff\xfe\xa6", "not a CSV file"),
+    ],
+)
+def test_bad_tables_of_slides_are_refused(text: bytes, word: str) -> None:
+    with pytest.raises(EvaluationError, match=word):
+        slide_scores_from_csv(text, "slides.csv")
+
+
+SQUARE = "".join(
+    f'<Coordinate Order="{i}" X="{x}" Y="{y}"/>'
+    for i, (x, y) in enumerate([(0, 0), (0, 9000), (9000, 9000), (9000, 0)])
+)
+ASAP = (
+    '<ASAP_Annotations><Annotations><Annotation Name="1" Type="Polygon" PartOfGroup="metastases"><Coordinates>'
+    f"{SQUARE}</Coordinates></Annotation></Annotations></ASAP_Annotations>"
+)
+"""A lesion of 9,000 x 9,000 pixels: 2.25 mm at 0.25 um/px."""
+
+
 class TestCommand:
     def scores(self, folder: Path) -> None:
         store = open_store(str(folder))
@@ -161,6 +193,35 @@ class TestCommand:
             assert found.slides.auroc.value == 1.0
             assert found.screening is None
             assert any("without annotation" in caution for caution in found.cautions)
+
+    def test_scores_of_another_system_come_as_tables(self, tmp_path: Path) -> None:
+        theirs = open_store(str(tmp_path / "theirs"))
+        nodes = [f"patient_000_node_{i}" for i in range(5)]
+        rows = [f"{name},{9.5 - i},0.25,{'macro' if i == 0 else 'negative'}" for i, name in enumerate(nodes)]
+        theirs.put("slides.csv", "\n".join(["slide,score,um_px,class", *rows, ""]).encode())
+        labels = [f"{name}.tif,{'macro' if i == 0 else 'negative'}" for i, name in enumerate(nodes)]
+        (tmp_path / "stage_labels.csv").write_text(
+            "\n".join(["patient,stage", "patient_000.zip,pN1", *labels, ""])
+        )
+        (tmp_path / f"{nodes[0]}.xml").write_text(ASAP)
+        command = EvaluateCommand(slides=str(tmp_path / "theirs"), reference=str(tmp_path))
+        assert evaluate(command) == 0
+        found = ScoredSlidesReport.from_json(theirs.get("slides_report.json"), "x")
+        assert (found.slides.auroc.value, found.froc) == (1.0, None)
+        assert found.stages is not None
+        assert found.stages.table[3][3] == 1
+        for name in nodes:
+            hit = [[1000.0, 1000.0], [90_000.0, 90_000.0]] if name == nodes[0] else []
+            theirs.put(f"detections/{name}.csv", Detections.of([0.9, 0.4][: len(hit)], hit).to_csv())
+        assert evaluate(command) == 0
+        found = ScoredSlidesReport.from_json(theirs.get("slides_report.json"), "x")
+        assert found.froc is not None
+        assert (found.froc.lesions, found.froc.score.value) == (1, 1.0)
+        theirs.delete(f"detections/{nodes[4]}.csv")
+        with pytest.raises(ObjectNotFoundError, match="does not exist"):
+            evaluate(command)
+        with pytest.raises(ConfigError, match="beside a registry"):
+            evaluate(command.model_copy(update={"registry": str(tmp_path)}))
 
     def test_what_is_missing_is_said(self, tmp_path: Path) -> None:
         self.scores(tmp_path / "scores")
