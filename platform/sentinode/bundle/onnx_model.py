@@ -10,22 +10,28 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from sentinode.bundle.onnx_scan import check_graph
+from sentinode.bundle.providers import Provider, check_in_use, providers_for
 from sentinode.errors import BundleError
 from sentinode.schema import PATCH_PX
 
 INPUT_NAME: Final = "images"
 OUTPUT_NAME: Final = "logit"
+LARGEST_CALL: Final = 64
+"""Patches in one call of the model that fit its caches; TensorRT takes no more."""
 
 
 class OnnxModel:
     """One ONNX Runtime session over ``path``; safe to call from several threads.
 
     The graph takes ``images`` uint8 [B, 96, 96, 3] and gives ``logit`` float32 [B]. ``threads`` is the number
-    of threads of one call; ``sizes_vary`` as for ``load_session``. Raises BundleError where the file is no such graph.
+    of threads of one call; ``sizes_vary`` and ``provider`` as for ``load_session``. Raises BundleError where the file
+    is no such graph, ConfigError where the provider is not there.
     """
 
-    def __init__(self, path: Path, threads: int = 1, *, sizes_vary: bool = False) -> None:
-        self._session = load_session(path, threads, sizes_vary=sizes_vary)
+    def __init__(
+        self, path: Path, threads: int = 1, *, sizes_vary: bool = False, provider: Provider = "auto"
+    ) -> None:
+        self._session = load_session(path, threads, sizes_vary=sizes_vary, provider=provider)
         _check_signature(self._session, path.name)
 
     @property
@@ -39,11 +45,15 @@ class OnnxModel:
         return cast("NDArray[np.float32]", logits_B)
 
 
-def load_session(path: Path, threads: int, *, sizes_vary: bool = False) -> Any:
+def load_session(path: Path, threads: int, *, sizes_vary: bool = False, provider: Provider = "auto") -> Any:
     """An ONNX Runtime session over ``path``, on the GPU where there is one. Raises BundleError.
 
     ``sizes_vary``: for inputs of many sizes, each of which would otherwise keep a block of memory of its own.
+    ``provider``: what must compute; ConfigError where it is not there. TensorRT takes patches alone.
     """
+    providers = providers_for(
+        onnxruntime.get_available_providers(), provider, INPUT_NAME, (PATCH_PX, PATCH_PX, 3), LARGEST_CALL
+    )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -55,22 +65,15 @@ def load_session(path: Path, threads: int, *, sizes_vary: bool = False) -> Any:
     check_graph(data, path.name)
     try:
         # From bytes, not by path: what was checked is what is loaded.
-        return onnxruntime.InferenceSession(data, options, providers=_providers())
+        session = onnxruntime.InferenceSession(data, options, providers=providers)
     except Exception as error:
         raise BundleError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load {path.name} ({_first_line(error)})",
             "one self-contained ONNX file without external data",
             "export it anew (torch.onnx.export(..., external_data=False))",
         ) from error
-
-
-def _providers() -> list[Any]:
-    available = onnxruntime.get_available_providers()
-    # TensorFloat-32 keeps ten bits of mantissa: golden patches would differ by more than their tolerance.
-    cuda: list[Any] = (
-        [("CUDAExecutionProvider", {"use_tf32": 0})] if "CUDAExecutionProvider" in available else []
-    )
-    return [*cuda, "CPUExecutionProvider"]
+    check_in_use(session.get_providers(), provider)
+    return session
 
 
 def _check_signature(session: Any, name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from sentinode.bundle.providers import Provider
 from sentinode.config import Frozen, summarise
 from sentinode.errors import ConfigError
 from sentinode.serving.slides_args import SlidesArgs
@@ -60,6 +61,10 @@ class ServeArgs(Frozen):
     """Threads of one call of the model."""
     precision: Literal["float", "int8"] = "float"
     """``int8``: the bundles' int8 graphs answer, at the loss of AUROC that ``card.int8`` states; each must have one."""
+    provider: Provider = "auto"
+    """What computes: ``auto`` is CUDA where ONNX Runtime has it, else the CPU; ``cpu``, ``cuda`` and ``tensorrt`` are
+    an error where they are not there.
+    """
     workers: int = Field(default=1, ge=1, le=64)
     """Batches that a replica works on at once: one of each version."""
     max_body_bytes: int = Field(default=1 << 20, ge=1024)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sentinode.bundle.bundle import Bundle
 from sentinode.bundle.card import OperatingPoint
 from sentinode.bundle.golden import probabilities
-from sentinode.bundle.onnx_model import OnnxModel
+from sentinode.bundle.onnx_model import LARGEST_CALL, OnnxModel
+from sentinode.bundle.providers import Provider
 from sentinode.bundle.verify import check_int8
 from sentinode.errors import ConfigError
 
@@ -20,8 +21,6 @@ logger = logging.getLogger(__name__)
 
 Precision = Literal["float", "int8"]
 """Which graph of the bundle answers."""
-LARGEST_CALL: Final = 64
-"""Patches in one call of the model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +40,7 @@ class Engine:
     bundle's int8 graph answers, which may be as far off as ``card.int8`` says (``check_int8``): ConfigError where the
     bundle has none. Operating points and calibration stay those of the float graph. ``operating_point``
     names the threshold for verdicts (the card's default for None): ConfigError where the card has no such
-    point.
+    point. ``provider`` is what computes: ConfigError where ONNX Runtime does not have it.
     """
 
     def __init__(
@@ -50,6 +49,7 @@ class Engine:
         threads: int = 1,
         operating_point: str | None = None,
         precision: Precision = "float",
+        provider: Provider = "auto",
     ) -> None:
         point = bundle.card.operating_point(operating_point)
         if point is None:
@@ -61,9 +61,9 @@ class Engine:
         self.operating_point: OperatingPoint = point
         self._precision = precision
         if precision == "int8":
-            self._model = _int8_model(bundle, threads)
+            self._model = _int8_model(bundle, threads, provider)
         else:
-            self._model = OnnxModel(bundle.onnx_path, threads)
+            self._model = OnnxModel(bundle.onnx_path, threads, provider=provider)
             self._check_golden()
 
     def _check_golden(self) -> None:
@@ -91,7 +91,7 @@ class Engine:
         return self.bundle.card.class_names[probability >= self.operating_point.threshold]
 
 
-def _int8_model(bundle: Bundle, threads: int) -> OnnxModel:
+def _int8_model(bundle: Bundle, threads: int, provider: Provider) -> OnnxModel:
     facts, path = bundle.card.int8, bundle.int8_path
     if facts is None or path is None:
         raise ConfigError(
@@ -99,7 +99,7 @@ def _int8_model(bundle: Bundle, threads: int) -> OnnxModel:
             "a bundle sealed with --int8",
             "leave precision out, or promote the run anew with --int8",
         )
-    model = OnnxModel(path, threads)
+    model = OnnxModel(path, threads, provider=provider)
     check_int8(model, facts, bundle.golden, bundle.card.calibration)
     logger.info("int8: AUROC %.4f on validation, %+.4f against float", facts.auroc, -facts.auroc_loss)
     return model

@@ -65,7 +65,7 @@ class Version:
             folder = args.cache_folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             bundle = open_bundle(open_store(args.registry), key.bundle, folder)
             # The engine holds the graph in memory, so a temporary folder may go as soon as it has started.
-            engine = Engine(bundle, args.threads, key.operating_point, args.precision)
+            engine = Engine(bundle, args.threads, key.operating_point, args.precision, args.provider)
             return cls(key, engine, args, metrics, executor)
 
     @property
