@@ -174,6 +174,7 @@ def test_request_id_is_told_once(service: Service) -> None:
     assert reply.count(b"x-request-id: mine-1") == reply.count(b"x-request-id") == 1
 
 
+@pytest.mark.timeout(600 + SOAK_S)
 def test_memory_stays_flat_over_a_soak(service: Service) -> None:
     """Requests of all kinds for SENTINODE_SOAK_S seconds (1800 for the half hour), on the replicas that are there."""
     cluster = service.cluster

@@ -11,8 +11,10 @@ import pytest
 
 from sentinode.serving.ingress import VARIABLES
 
-RAY_PORTS = {"gcs": 6379, "client": 10001, "dashboard": 8265, "agent": 52365, "metrics": 8080, "serve": 8000,
-    "grpc": 9000, "haproxy statistics": 8404, "haproxy metrics": 9101, "replica": 30000, "replica grpc": 40000}  # fmt: skip
+RAY_PORTS = {
+    "gcs": 6379, "client": 10001, "dashboard": 8265, "agent": 52365, "metrics": 8080, "serve": 8000, "grpc": 9000,
+    "haproxy statistics": 8404, "haproxy metrics": 9101, "replica": 30000, "replica grpc": 40000,
+}  # fmt: skip
 OPERATOR, GATEWAY, MONITORING = "kuberay-system", "envoy-gateway-system", "monitoring"
 
 each_build = pytest.mark.parametrize("build", manifests.BUILDS)
