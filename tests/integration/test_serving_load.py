@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from load_parts import HEADER_TIMEOUT_S, KEY, PATIENCE_S, Load, ServeCluster, me
 from serving_parts import Parts, encode, make_card, random_patches, sealed_registry
 
 import sentinode
+from sentinode.serving.protocol import Refusal
 from sentinode.storage import Store
 
 PATCH = encode(random_patches(1, seed=2)[0], "JPEG")
@@ -123,13 +125,34 @@ def test_update_to_a_missing_bundle_is_rolled_back_without_a_lost_request(servic
     assert set(load.statuses) == {200}
 
 
-def test_overload_is_refused_and_the_admitted_are_answered(service: Service) -> None:
-    load = service.load("narrow", connections=20)
+def test_overload_is_refused_at_once_and_the_admitted_are_answered(service: Service) -> None:
+    """Two may be under way and two wait; ten clients ask without a pause. A batch waits 0.1 s for company."""
+    calm, load = service.load("narrow", connections=2), service.load("narrow", connections=10)
+    with calm.running():
+        calm.after(10)
     with load.running():
         until("some were answered", lambda: load.statuses[200] >= 20)
-        until("some were refused", lambda: load.statuses[503] >= 20)
+        until("some were refused", lambda: load.statuses[503] >= 100)
     assert set(load.statuses) == {200, 503}
-    assert {reply.retry_after for reply in load.replies if reply.status == 503} == {"1"}
+    refused = [reply for reply in load.replies if reply.status == 503]
+    assert len(load.replies) > 5 * load.statuses[200], "that is no overload"
+    assert {reply.retry_after for reply in refused} == {"1"}
+    assert {Refusal.model_validate_json(reply.body).status for reply in refused} == {503}
+    calm_s, admitted_s = (median(r.took_s for r in one.replies if r.status == 200) for one in (calm, load))
+    refused_s = median(reply.took_s for reply in refused)
+    print(f"{calm_s * 1e3:.0f} ms calm, {admitted_s * 1e3:.0f} ms admitted, {refused_s * 1e3:.1f} ms refused, "
+          f"{max(reply.took_s for reply in refused) * 1e3:.0f} ms at most")  # fmt: skip
+    assert refused_s < 0.1, "a refusal does not wait for a batch"
+    assert admitted_s < 5 * calm_s, "an admitted request waits for those before it, and for no others"
+
+
+def test_deadline_that_passes_is_told_in_json(service: Service) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", service.cluster.port, timeout=PATIENCE_S)
+    headers = {"X-API-Key": KEY, "X-Request-Timeout-Seconds": "0.02"}
+    connection.request("POST", "/narrow/v1/predict", PATCH, headers)
+    response = connection.getresponse()
+    assert (response.status, Refusal.model_validate_json(response.read()).status) == (408, 408)
+    connection.close()
 
 
 def test_slow_clients_are_cut_off_and_disturb_nobody(service: Service) -> None:

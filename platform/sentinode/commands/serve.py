@@ -13,7 +13,7 @@ from sentinode.bundle.registry import resolve
 from sentinode.config import Frozen
 from sentinode.distributed.cluster import ray_session
 from sentinode.serving.args import ServeArgs
-from sentinode.serving.ingress import limit_grpc_messages, use_haproxy
+from sentinode.serving.ingress import limit_grpc_messages, refuse_in_json, use_haproxy
 from sentinode.serving.slides_args import SlidesArgs
 from sentinode.storage import StoreUrl, open_store
 
@@ -65,6 +65,7 @@ def run(config: ServeCommand) -> int:
     args = config.args()
     over = threading.Event()
     _end_on_signals(over)
+    refuse_in_json()
     if config.ingress == "haproxy":
         use_haproxy()
     if config.grpc_port is not None:

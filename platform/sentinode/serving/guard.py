@@ -176,7 +176,7 @@ def _too_much(wait_s: float) -> Response:
 
 _UNAUTHORISED: Final = _refusal(
     401,
-    "the request has no valid API key",
-    "Authorization: Bearer <key>, or X-API-Key: <key>",
+    "the request has no valid API key or token",
+    "Authorization: Bearer <key or token>, or X-API-Key: <key>",
     {"www-authenticate": "Bearer"},
 )

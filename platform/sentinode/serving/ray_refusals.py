@@ -1,0 +1,81 @@
+"""Ray Serve's own refusals in the endpoint's words: they are bare text, and clients are promised JSON.
+
+Ray answers before, or instead of, the application: its queue is full (503), a deadline has passed (408), a replica
+died (500). ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` names ``middlewares`` on every node: Ray puts it around its
+Python proxies and around the replicas that HAProxy talks to.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sentinode.serving.oip.errors import speaking_oip
+from sentinode.serving.protocol import Refusal
+
+_WORDS: Final = {
+    408: Refusal(
+        status=408,
+        reason="the answer was not there in time",
+        expected="more seconds in X-Request-Timeout-Seconds, up to the endpoint's own limit",
+        remedy="ask for more time, or for fewer patches at once",
+    ),
+    500: Refusal(
+        status=500, reason="the endpoint failed", remedy="ask again; if it stays, tell the operator"
+    ),
+    503: Refusal(
+        status=503,
+        reason="the endpoint has as much to do as it can, or no replica is ready",
+        expected="fewer requests at once",
+        remedy="ask again after Retry-After",
+    ),
+}
+_BODIES: Final = {status: words.model_dump_json().encode() for status, words in _WORDS.items()}
+_REPLACED: Final = (b"content-length", b"content-type")
+
+
+def middlewares() -> list[Middleware]:
+    """For Ray Serve: called once in each process that takes requests."""
+    return [Middleware(JsonRefusals)]
+
+
+class JsonRefusals:
+    """``app``, whose 408, 500 and 503 in plain text become JSON; other replies pass untouched."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Below /-/ stand Ray's own pages, which probes read.
+        if scope["type"] != "http" or scope["path"].startswith("/-/"):
+            await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def in_json(message: Message) -> None:
+            nonlocal status
+            if status:
+                # The text of a refusal that was replaced.
+                return
+            if message["type"] == "http.response.start" and message["status"] in _WORDS:
+                headers = {name.lower(): value for name, value in message["headers"]}
+                if headers.get(b"content-type", b"").startswith(b"text/plain"):
+                    status = message["status"]
+                    await _refuse(status, headers, speaking_oip(send) if "/v2/" in scope["path"] else send)
+                    return
+            await send(message)
+
+        await self._app(scope, receive, in_json)
+
+
+async def _refuse(status: int, headers: dict[bytes, bytes], send: Send) -> None:
+    body = _BODIES[status]
+    kept = [(name, value) for name, value in headers.items() if name not in _REPLACED]
+    if status == 503 and b"retry-after" not in headers:
+        kept.append((b"retry-after", b"1"))
+    described = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    fresh = [*kept, *described, (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": status, "headers": fresh})
+    await send({"type": "http.response.body", "body": body})
