@@ -19,6 +19,8 @@ VARIABLES: Final = {
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     # Ray starts its workers at niceness 15: replicas would lose to everything else on the machine.
     "RAY_worker_niceness": "0",
+    # A replica on a node that was cut off never closes its connections: without it, requests in it would hang for good.
+    "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "60",
 }
 """What every node of a cluster needs as well. The Python proxy costs some 5 ms of CPU a request, HAProxy 0.05."""
 REFUSALS: Final = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "sentinode.serving.ray_refusals.middlewares"}
@@ -37,6 +39,7 @@ _WRAPPER: Final = """#!/bin/sh
 # Ray starts HAProxy as: haproxy -db -f <folder>/haproxy.cfg ...
 cp {reply} "$(dirname "$3")/500.http"
 sed -i 's/^defaults$/defaults\\n    timeout http-request {header_s}s\\n    timeout http-keep-alive 60s/' "$3"
+sed -i 's/^ *default-server .*/& on-marked-down shutdown-sessions/' "$3"
 exec {binary} "$@"
 """
 
@@ -54,9 +57,10 @@ def use_haproxy() -> None:
 def haproxy_variables(folder: Path, header_timeout_s: int = 15) -> dict[str, str]:
     """The environment of a Ray node whose HAProxy keeps its files in ``folder``, which is private to this user.
 
-    HAProxy then says 503 with Retry-After where no replica answers, and ends connections whose headers are not
-    there after ``header_timeout_s``. Ray makes it say a bare 500, sets no such time-out and has no setting for
-    either; so a wrapper mends what Ray wrote before HAProxy reads it. Raises MissingDependencyError.
+    HAProxy then says 503 with Retry-After where no replica answers, ends connections whose headers are not there
+    after ``header_timeout_s``, and those to a replica that has fallen silent. Ray makes it say a bare 500, sets no
+    such time-out, lets requests in a silent replica wait, and has no setting for any of it; so a wrapper mends what
+    Ray wrote before HAProxy reads it. Raises MissingDependencyError.
     """
     binary = _binary()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
