@@ -57,6 +57,8 @@ def augment(
     if images_BCHW.device.type != "cpu":
         return _change(images_BCHW, config, draws_BD)
     size = max(_CACHED_BYTES // images_BCHW[0].nbytes, 1)
+    if size >= len(images_BCHW):
+        return _change(images_BCHW, config, draws_BD)
     parts = zip(torch.split(images_BCHW, size), torch.split(draws_BD, size), strict=True)
     return torch.cat([_change(images, config, draws) for images, draws in parts])
 
@@ -88,17 +90,15 @@ def move(
     column that a pixel comes from depend on its row and on its column alone.
     """
     batch, channels, side, _ = images_BCHW.shape
+    # First the row and the column (axis A of 2) that each comes from, then where they begin in memory.
     along = torch.arange(side, device=images_BCHW.device)
-    rows_BH = _mirror(along - down_B[:, None], side)
-    columns_BW = _mirror(along - right_B[:, None], side)
-    rows_BH = torch.where(code_B[:, None] & 2 != 0, side - 1 - rows_BH, rows_BH)
-    columns_BW = torch.where(code_B[:, None] & 1 != 0, side - 1 - columns_BW, columns_BW)
-    transposed = code_B[:, None] & 4 != 0
-    from_row = rows_BH * torch.where(transposed, 1, side)
-    from_column = columns_BW * torch.where(transposed, side, 1)
-    pixel_BN = (from_row[:, :, None] + from_column[:, None, :]).flatten(1)
+    axes = torch.tensor([[2], [1]], device=images_BCHW.device)
+    from_ABS = _mirror(along - torch.stack([down_B, right_B])[:, :, None], side)
+    from_ABS = torch.where((code_B & axes != 0)[:, :, None], side - 1 - from_ABS, from_ABS)
+    from_ABS *= torch.where((code_B & 4 != 0) == (axes == 2), 1, side)[:, :, None]
+    pixel_BN = (from_ABS[0, :, :, None] + from_ABS[1, :, None, :]).flatten(1)
     index = pixel_BN[:, None, :].expand(batch, channels, -1)
-    return images_BCHW.flatten(2).gather(2, index).view_as(images_BCHW)
+    return images_BCHW.flatten(2).gather(2, index).view(images_BCHW.shape)
 
 
 def adjust(images_BCHW: torch.Tensor, brightness_B: torch.Tensor, contrast_B: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,9 @@ vectors times amounts. All functions take images float32 [B, 3, H, W] in [0, 1] 
 
 from __future__ import annotations
 
+import math
+from functools import cache
+
 import torch
 
 from sentinode.data.stain_vectors import RUIFROK_HED
@@ -26,9 +29,17 @@ def jitter_stains(images_BCHW: torch.Tensor, gain_BS: torch.Tensor, shift_BS: to
     The jitter of Tellez et al., IEEE Trans. Med. Imaging 37 (2018) 2126-2136, in the stain basis of Ruifrok
     and Johnston. Unmixing, jitter and mixing are one affine map of optical density for each image.
     """
-    stains = torch.tensor(RUIFROK_HED, device=images_BCHW.device)
-    unmix = torch.linalg.inv(torch.tensor(RUIFROK_HED, dtype=torch.float64)).to(stains)
+    stains, unmix = _stains(images_BCHW.device)
     map_B33 = torch.einsum("rs,bs,sc->bcr", unmix, gain_BS, stains)
-    offset_B31 = (shift_BS @ stains)[:, :, None]
-    density = torch.baddbmm(offset_B31, map_B33, optical_density(images_BCHW))
-    return density.neg_().exp_().clamp_(0, 1).view_as(images_BCHW)
+    # -OD in powers of two, whose exponential takes a CPU a third of the time.
+    offset_B31 = (shift_BS @ stains)[:, :, None] * -math.log2(math.e)
+    log2_BCN = images_BCHW.flatten(2).clamp(min=_DARKEST).log2_()
+    changed_BCN = torch.baddbmm(offset_B31, map_B33, log2_BCN).exp2_()
+    return changed_BCN.clamp_(max=1).view(images_BCHW.shape)
+
+
+@cache
+def _stains(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The stain vectors, float32 [stain, channel], and the inverse of that matrix."""
+    stains = torch.tensor(RUIFROK_HED, dtype=torch.float64)
+    return stains.to(device, torch.float32), torch.linalg.inv(stains).to(device, torch.float32)

@@ -66,4 +66,8 @@ class TrainingState:
 def seed_everything(*parts: int) -> None:
     """Seed torch's generators by ``parts``, e.g. (seed, epoch, step, rank): different parts, unrelated numbers."""
     digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "little"))
+    seed = int.from_bytes(digest[:8], "little", signed=True)
+    # Not torch.manual_seed: it formats the stack for each kind of device that is not in use, at every step.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
