@@ -69,5 +69,5 @@ def seed_everything(*parts: int) -> None:
     seed = int.from_bytes(digest[:8], "little", signed=True)
     # Not torch.manual_seed: it formats the stack for each kind of device that is not in use, at every step.
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)

@@ -64,11 +64,13 @@ def test_resize_keeps_a_flat_image_flat() -> None:
 
 
 @pytest.mark.parametrize("px", [46, 96, 112])
-def test_training_fits_to_a_grey_level_or_two(px: int) -> None:
+def test_training_fits_to_a_grey_level(px: int) -> None:
     torch.manual_seed(0)
     images = torch.randint(0, 256, (3, 96, 96, 3), dtype=torch.uint8)
     preprocess = Preprocess(PreprocessConfig(input_px=px))
-    torch.testing.assert_close(preprocess.fit_coarsely(images), preprocess.fit(images), atol=2 / 255, rtol=0)
+    torch.testing.assert_close(
+        preprocess.fit_coarsely(images), preprocess.fit(images), atol=1.01 / 255, rtol=0
+    )
 
 
 def test_crop_takes_the_centre() -> None:
