@@ -7,32 +7,26 @@ Python proxies and around the replicas that HAProxy talks to.
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sentinode.serving.oip.errors import speaking_oip
-from sentinode.serving.protocol import Refusal
-
+# Words, not protocol.Refusal: Ray's proxies import this while Serve waits for them, and need nothing else of ours.
 _WORDS: Final = {
-    408: Refusal(
-        status=408,
-        reason="the answer was not there in time",
-        expected="more seconds in X-Request-Timeout-Seconds, up to the endpoint's own limit",
-        remedy="ask for more time, or for fewer patches at once",
+    408: (
+        "the answer was not there in time",
+        "more seconds in X-Request-Timeout-Seconds, up to the endpoint's own limit",
+        "ask for more time, or for fewer patches at once",
     ),
-    500: Refusal(
-        status=500, reason="the endpoint failed", remedy="ask again; if it stays, tell the operator"
-    ),
-    503: Refusal(
-        status=503,
-        reason="the endpoint has as much to do as it can, or no replica is ready",
-        expected="fewer requests at once",
-        remedy="ask again after Retry-After",
+    500: ("the endpoint failed", "an answer", "ask again; if it stays, tell the operator"),
+    503: (
+        "the endpoint has as much to do as it can, or no replica is ready",
+        "fewer requests at once",
+        "ask again after Retry-After",
     ),
 }
-_BODIES: Final = {status: words.model_dump_json().encode() for status, words in _WORDS.items()}
 _REPLACED: Final = (b"content-length", b"content-type")
 
 
@@ -63,15 +57,18 @@ class JsonRefusals:
                 headers = {name.lower(): value for name, value in message["headers"]}
                 if headers.get(b"content-type", b"").startswith(b"text/plain"):
                     status = message["status"]
-                    await _refuse(status, headers, speaking_oip(send) if "/v2/" in scope["path"] else send)
+                    await _refuse(status, headers, send, is_oip="/v2/" in scope["path"])
                     return
             await send(message)
 
         await self._app(scope, receive, in_json)
 
 
-async def _refuse(status: int, headers: dict[bytes, bytes], send: Send) -> None:
-    body = _BODIES[status]
+async def _refuse(status: int, headers: dict[bytes, bytes], send: Send, *, is_oip: bool) -> None:
+    reason, expected, remedy = _WORDS[status]
+    refusal = {"status": status, "reason": reason, "expected": expected, "remedy": remedy}
+    error = {"error": f"{reason}; expected: {expected}; what to do: {remedy}"}
+    body = json.dumps(error if is_oip else refusal).encode()
     kept = [(name, value) for name, value in headers.items() if name not in _REPLACED]
     if status == 503 and b"retry-after" not in headers:
         kept.append((b"retry-after", b"1"))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -47,3 +52,15 @@ def test_open_inference_protocol_has_words_of_its_own() -> None:
 def test_all_else_passes() -> None:
     for path in ("/v1/200", "/v1/404", "/-/503", "/v1/503?json"):
         assert "backpressure" in CLIENT.get(path).text, path
+
+
+def test_proxies_need_nothing_else_of_ours(repository: Path) -> None:
+    code = (
+        "import sys, sentinode.serving.ray_refusals\n"
+        "print(*(name for name in sys.modules if name.startswith('sentinode')))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(repository / "platform")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["sentinode", "sentinode.serving", "sentinode.serving.ray_refusals"]
