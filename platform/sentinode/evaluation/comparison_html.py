@@ -74,7 +74,9 @@ def headline(report: ComparisonReport) -> str:
     )
     if found.low is None or found.high is None or found.p_value is None:
         return text + "How sure that difference is cannot be estimated."
-    told = f"(AUROC {found.difference:+.3f}, {found.low:+.3f} to {found.high:+.3f}, {p_text(found.p_value)})."
+    told = _minus(
+        f"(AUROC {found.difference:+.3f}, {found.low:+.3f} to {found.high:+.3f}, {p_text(found.p_value)})."
+    )
     if found.low <= 0 <= found.high:
         return f"{text}These patches do not show which of the two is better {told}"
     return f"{text}{'A' if found.difference > 0 else 'B'} is the better one, beyond chance {told}"
@@ -83,7 +85,7 @@ def headline(report: ComparisonReport) -> str:
 def difference_rows(report: ComparisonReport) -> list[DifferenceRow]:
     """Every measure, AUROC first."""
     workload = {
-        workload_name(s): f"Negatives that need not be read, {percent(s)} of the tumour found"
+        workload_name(s): f"Negatives that need not be read, {100 * s:g} % of the tumour found"
         for s in report.config.workload_sensitivities
     }
     told = workload | MEASURE_NAMES
@@ -96,6 +98,11 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
+def _minus(text: str) -> str:
+    """With a minus sign in place of a hyphen."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
 def _row(told: str, name: str, found: Difference) -> DifferenceRow:
     share = name in AS_PERCENT or name.startswith("specificity_at")
 
@@ -103,7 +110,7 @@ def _row(told: str, name: str, found: Difference) -> DifferenceRow:
         if value is None:
             return "not estimable"
         sign = "+" if signed else ""
-        return f"{100 * value:{sign}.1f}" if share else f"{value:{sign}.3f}"
+        return _minus(f"{100 * value:{sign}.1f}" if share else f"{value:{sign}.3f}")
 
     known = found.low is not None and found.high is not None and found.p_value is not None
     return DifferenceRow(
@@ -112,7 +119,9 @@ def _row(told: str, name: str, found: Difference) -> DifferenceRow:
         b=text(found.b),
         difference=text(found.difference, signed=True),
         interval=f"{text(found.low, True)} to {text(found.high, True)}" if known else "not estimable",
-        p_value=p_text(found.p_value) if found.p_value is not None else "",
+        p_value=p_text(found.p_value).removeprefix("p = ").removeprefix("p ")
+        if found.p_value is not None
+        else "",
         method=found.method,
         clear=found.low is not None and found.high is not None and not found.low <= 0 <= found.high,
     )
@@ -123,6 +132,6 @@ def _roc(a: Predictions, b: Predictions) -> str:
         "ROC curves", Axis.share("1 − specificity (false positive rate)"), Axis.share("Sensitivity")
     )
     chart.line([0, 1], [0, 1], "chance")
-    chart.line(*plots.curve_of(b).roc(), "line-third", "B")
     chart.line(*plots.curve_of(a).roc(), "line-main", "A")
+    chart.line(*plots.curve_of(b).roc(), "line-third", "B")
     return chart.render()

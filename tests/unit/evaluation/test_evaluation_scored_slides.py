@@ -138,7 +138,13 @@ def test_the_page_shows_every_part_and_stands_alone() -> None:
     ):
         assert part in text
     bare = report(rule=None).model_copy(update={"froc": None, "sizes": ()})
-    assert "No FROC" in render_scored_slides(bare, scores, labels, "x", {})
+    text = render_scored_slides(bare, scores, labels, "x", {})
+    assert "No FROC" in text
+    assert text.count("no threshold given") == 2
+
+
+def test_few_lesions_are_told() -> None:
+    assert any(caution.startswith("Lesions to be found: only 2.") for caution in report().cautions)
 
 
 @pytest.mark.parametrize(
