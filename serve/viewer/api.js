@@ -22,8 +22,9 @@ export async function predict(image, mpp, signal) {
   return response.json();
 }
 
-export async function explain(image, signal) {
-  const response = await asked("v1/explain", { method: "POST", body: image, signal });
+// `bundle` is the one that answered: a canary's probability is not explained by another model.
+export async function explain(image, bundle, signal) {
+  const response = await asked(`v1/explain?model=${bundle}`, { method: "POST", body: image, signal });
   return { png: await response.blob(), scale: Number(response.headers.get("x-explanation-scale")) };
 }
 

@@ -87,7 +87,7 @@ async function explained(item) {
   item.unexplained = undefined;
   showDetail(item);
   try {
-    const { png, scale } = await explain(item.file);
+    const { png, scale } = await explain(item.file, item.reply.bundle);
     item.map = { url: URL.createObjectURL(png), scale };
   } catch (error) {
     item.unexplained = `No explanation: ${error.message}`;

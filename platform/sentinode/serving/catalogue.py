@@ -65,6 +65,16 @@ class Catalogue:
             )
         return found
 
+    def answering(self, reference: str) -> Version:
+        """The version that answers under this name, or whose bundle has this digest: a canary's too, never a shadow's.
+
+        Raises RequestError 404.
+        """
+        for model in self.models.values():
+            if model.canary is not None and model.canary.bundle.digest == reference:
+                return model.canary
+        return self.find(reference).stable
+
     def version(self, digest: str) -> Version | None:
         """A version of this bundle, whatever its part."""
         every = (version for model in self.models.values() for version in model.versions)

@@ -91,7 +91,12 @@ def _predict() -> dict[str, Any]:
 def _explain() -> dict[str, Any]:
     return {
         **operation("What a probability rests on", Scope.EXPLAIN, "image/png", BINARY, has_body=True),
-        "parameters": [_MODEL],
+        "parameters": [
+            {
+                **_MODEL,
+                "description": f"{_MODEL['description']}. `bundle` of a reply names the one that gave it",
+            }
+        ],
         "requestBody": {"required": True, "content": {kind: {"schema": BINARY} for kind in _IMAGES}},
     }
 

@@ -128,6 +128,26 @@ def test_canary_answers_for_its_share_and_sticks_to_slides(registry: tuple[str, 
     assert drawn == pytest.approx(0.2, abs=0.03)
 
 
+def test_explanation_is_of_the_bundle_that_answered(registry: tuple[str, str, str]) -> None:
+    url, first, second = registry
+
+    async def explained(config: dict[str, Any], model: str) -> httpx.Response:
+        endpoint = endpoint_of(url, config)
+        await endpoint.reconfigure(config)
+        async with client_of(endpoint) as client:
+            return await client.post("/v1/explain", params={"model": model}, content=PATCH)
+
+    async def run() -> None:
+        config = traffic(first, canary={"bundle": second, "share": 0.5})
+        stable, canary = await explained(config, first), await explained(config, second)
+        alone = await explained(traffic(second), second)
+        assert canary.content == alone.content != stable.content
+        shadowed = await explained(traffic(first, shadow=second), second)
+        assert shadowed.status_code == 404, "what a shadow says is never returned"
+
+    asyncio.run(run())
+
+
 def test_shadow_is_asked_compared_and_never_returned(registry: tuple[str, str, str]) -> None:
     url, first, second = registry
     config = traffic(first, shadow=second)
