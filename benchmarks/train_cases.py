@@ -50,6 +50,7 @@ def open_learner(
         open_feeds(recipe, manifest, shards, rank=rank, world_size=ranks, device=device) as feeds,
         keeper.open,
     ):
+        keeper.take_over()
         seed_everything(recipe.train.seed)
         net = build_model(recipe.model).to(device)
         average = build_average(recipe.train.averaging, net)

@@ -86,6 +86,10 @@ class TrainingError(SentinodeError):
     """Training cannot go on (a loss that is not finite, a checkpoint that does not fit, ...)."""
 
 
+class RunTakenOverError(SentinodeError):
+    """Another process trains the run by now, and this one may write no more of it."""
+
+
 class EvaluationError(SentinodeError):
     """Predictions or labels from which the asked measure cannot be computed."""
 

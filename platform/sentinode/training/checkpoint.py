@@ -16,44 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sentinode.config import Frozen, Record
 from sentinode.errors import TrainingError
 from sentinode.storage import Store
 from sentinode.training.metrics import EpochRecord
+from sentinode.training.pointer import POINTER_KEY, CheckpointPointer, Custody, StoredTensors, read_pointer
 from sentinode.training.state import PartialEpoch, TrainingState
 
-POINTER_KEY = "checkpoints/last.json"
 METRICS_KEY = "metrics.jsonl"
 WEIGHTS_KEY = "weights/best.safetensors"
 """Written when the run is over: its presence marks a finished run."""
 
 log = logging.getLogger(__name__)
-
-
-class StoredTensors(Frozen):
-    """A safetensors object and its checksum."""
-
-    key: str
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-
-class CheckpointPointer(Record):
-    """Which checkpoint is in force."""
-
-    schema_version: int = 2
-    state: StoredTensors
-    """Weights, average, optimiser, history, position."""
-    best: StoredTensors | None
-    """Weights of the best epoch so far."""
-    epoch: int
-    """Epochs done."""
-    step: int
-    """Optimiser steps done in the next epoch."""
 
 
 @dataclass(frozen=True)
@@ -93,22 +70,29 @@ class Snapshot:
         )
 
 
-def save_checkpoint(store: Store, snapshot: Snapshot) -> None:
-    """Write best weights where they are new, state, pointer and ``metrics.jsonl``, then remove what is superseded."""
+def save_checkpoint(store: Store, snapshot: Snapshot, custody: Custody) -> None:
+    """Write best weights where they are new, state, pointer and ``metrics.jsonl``, then remove what is superseded.
+
+    Raises RunTakenOverError where another process has taken the run over; its checkpoint stays in force.
+    """
     epoch, step = len(snapshot.history), snapshot.step
-    former = _pointer(store)
+    # By the writer's name too: a late write of another process must not change what the pointer names.
+    suffix = f"-{custody.writer}.safetensors"
+    # What comes later may be another process's.
+    found_before = list(store.list("checkpoints/"))
+    former = read_pointer(store)
     best = former.best if former else None
     if snapshot.best_epoch is not None:
-        best_key = f"checkpoints/best-{snapshot.best_epoch:04d}.safetensors"
-        if best is None or best.key != best_key:
+        best_key = f"checkpoints/best-{snapshot.best_epoch:04d}"
+        if best is None or not best.key.startswith(f"{best_key}-"):
+            best_key += suffix
             best = _upload(store, best_key, snapshot.best_weights, {"epoch": str(snapshot.best_epoch)})
-    key = f"checkpoints/epoch-{epoch:04d}" + (f"-step-{step:06d}" if step else "") + ".safetensors"
+    key = f"checkpoints/epoch-{epoch:04d}" + (f"-step-{step:06d}" if step else "") + suffix
     state = _upload(store, key, snapshot.tensors, {"state": snapshot.rest})
-    pointer = CheckpointPointer(state=state, best=best, epoch=epoch, step=step)
-    store.put(POINTER_KEY, pointer.to_json())
+    custody.move(CheckpointPointer(state=state, best=best, epoch=epoch, step=step))
     save_history(store, snapshot.history)
     kept = {POINTER_KEY, state.key, best.key if best else ""}
-    for found in list(store.list("checkpoints/")):
+    for found in found_before:
         if found.key not in kept:
             store.delete(found.key)
 
@@ -118,7 +102,7 @@ def load_checkpoint(store: Store, state: TrainingState) -> bool:
 
     Raises IntegrityError for a damaged file and TrainingError for one that does not fit the network.
     """
-    pointer = _pointer(store)
+    pointer = read_pointer(store)
     if pointer is None:
         return False
     tensors, metadata = _download(store, pointer.state.key, pointer.state.sha256)
@@ -179,12 +163,6 @@ def load_weights(store: Store, net: nn.Module) -> None:
         raise TrainingError(
             f"{store.locate(WEIGHTS_KEY)} does not fit the network ({error})", "weights of the same recipe"
         ) from error
-
-
-def _pointer(store: Store) -> CheckpointPointer | None:
-    if store.stat(POINTER_KEY) is None:
-        return None
-    return CheckpointPointer.from_json(store.get(POINTER_KEY), store.locate(POINTER_KEY))
 
 
 def _by_weight(flat: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:

@@ -10,6 +10,7 @@ from sentinode.storage import Store
 from sentinode.training.checkpoint import Snapshot, save_checkpoint, save_weights
 from sentinode.training.config import SaveConfig, TrainConfig
 from sentinode.training.metrics import ProgressRecord
+from sentinode.training.pointer import Custody
 from sentinode.training.state import TrainingState
 from sentinode.training.writer import BackgroundWriter
 
@@ -22,8 +23,14 @@ class Keeper:
 
     def __init__(self, store: Store, config: TrainConfig, rank: int) -> None:
         self._store, self._config = store, config
+        self._custody = Custody(store)
         self._writer = BackgroundWriter(config.save.patience_s) if rank == 0 else None
         self._saved_s = self._told_s = time.monotonic()
+
+    def take_over(self) -> None:
+        """Let nobody who began before write to the run any more. Before a state is read, so that it stays the last."""
+        if self._writer is not None:
+            self._custody.take()
 
     @property
     def open(self) -> AbstractContextManager[object]:
@@ -47,7 +54,8 @@ class Keeper:
         """Copy the state and have it written in the background."""
         if self._writer is not None:
             self._saved_s = time.monotonic()
-            self._writer.submit("checkpoint", partial(save_checkpoint, self._store, Snapshot.of(state)))
+            job = partial(save_checkpoint, self._store, Snapshot.of(state), self._custody)
+            self._writer.submit("checkpoint", job)
 
     def finish(self, state: TrainingState) -> None:
         """Write the best weights, after all that waits to be written; their presence marks a finished run."""

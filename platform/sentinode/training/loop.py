@@ -4,6 +4,8 @@ concern.
 
 from __future__ import annotations
 
+from torch import distributed
+
 from sentinode.models.families import build_model
 from sentinode.storage import Store
 from sentinode.training.averaging import build_average
@@ -25,13 +27,18 @@ def run_training(recipe: Recipe, feeds: Feeds, store: Store, context: RankContex
 
     Rank 0 writes metrics.jsonl, checkpoints and, at the end, the weights of the best validation AUROC. On
     CPUs, the same recipe, data and number of ranks give the same weights, interrupted or not.
-    Raises TrainingError where a loss is not finite, on every rank alike, and StoreError where the store
-    stays out of reach for longer than ``train.save.patience_s``.
+    Raises TrainingError where a loss is not finite, on every rank alike, StoreError where the store stays out of
+    reach for longer than ``train.save.patience_s``, and RunTakenOverError where another process has begun to train
+    the run.
     """
     state = _start(recipe, context)
-    load_checkpoint(store, state)
     keeper = Keeper(store, recipe.train, context.rank)
     with keeper.open:
+        keeper.take_over()
+        if context.world_size > 1:
+            # All ranks read the same state: that of the moment when rank 0 took the run over.
+            distributed.barrier()
+        load_checkpoint(store, state)
         learner = Learner(recipe, state, feeds, store, keeper, context)
         while not state.is_over(recipe):
             record = learner.epoch()

@@ -14,9 +14,9 @@ from training_parts import MemoryData, plan, weights
 from sentinode.data.loader import Batch
 from sentinode.errors import TrainingError
 from sentinode.storage import open_store
-from sentinode.training.checkpoint import POINTER_KEY, CheckpointPointer
 from sentinode.training.feeds import Feeds
 from sentinode.training.loop import RankContext, run_training
+from sentinode.training.pointer import POINTER_KEY, CheckpointPointer
 
 ONE = RankContext()
 

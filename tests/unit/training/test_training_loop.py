@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from training_parts import MemoryData, plan, weights
 
-from sentinode.errors import IntegrityError, TrainingError
+from sentinode.errors import IntegrityError, RunTakenOverError, TrainingError
 from sentinode.models.families import SeedCnnConfig, build_model
 from sentinode.storage import open_store
-from sentinode.training.checkpoint import POINTER_KEY, WEIGHTS_KEY, load_history, load_weights
+from sentinode.training.checkpoint import (
+    WEIGHTS_KEY,
+    Snapshot,
+    load_checkpoint,
+    load_history,
+    load_weights,
+    save_checkpoint,
+)
 from sentinode.training.loop import RankContext, run_training
 from sentinode.training.metrics import EpochRecord
+from sentinode.training.pointer import POINTER_KEY, Custody
 
 ONE = RankContext()
 
@@ -41,7 +51,7 @@ def test_it_learns_and_writes_what_a_run_holds(tmp_path: Path) -> None:
     assert [json.loads(line)["epoch"] for line in store.get("metrics.jsonl").splitlines()] == list(
         range(1, 9)
     )
-    assert [found.key for found in store.list("checkpoints/")] == [
+    assert [re.sub("-[0-9a-f]{12}", "", found.key) for found in store.list("checkpoints/")] == [
         f"checkpoints/best-{state.best.epoch:04d}.safetensors",
         "checkpoints/epoch-0008.safetensors",
         POINTER_KEY,
@@ -92,7 +102,7 @@ def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     with pytest.raises(StopRun):
         run_training(plan(), MemoryData().feeds(), store, stop_after(2))
-    path = tmp_path / "checkpoints" / "epoch-0002.safetensors"
+    (path,) = (tmp_path / "checkpoints").glob("epoch-0002-*.safetensors")
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -108,6 +118,24 @@ def test_kill_before_the_pointer_leaves_the_former_checkpoint_in_force(tmp_path:
     state = run_training(plan(), MemoryData().feeds(), store, ONE)
     assert len(state.history) == 4
     assert store.stat(WEIGHTS_KEY) is not None
+
+
+def test_a_process_that_was_left_behind_changes_nothing(tmp_path: Path) -> None:
+    store, behind = open_store(str(tmp_path / "run")), Custody(open_store(str(tmp_path / "run")))
+    behind.take()
+    state = run_training(plan(epochs=1), MemoryData().feeds(), open_store(str(tmp_path / "other")), ONE)
+    snapshot = Snapshot.of(state)
+    save_checkpoint(store, snapshot, behind)
+    with pytest.raises(StopRun):
+        run_training(plan(), MemoryData().feeds(), store, stop_after(2))
+    in_force = store.get(POINTER_KEY)
+    for late in (snapshot, replace(snapshot, step=3)):
+        with pytest.raises(RunTakenOverError, match="another process goes on"):
+            save_checkpoint(store, late, behind)
+    assert store.get(POINTER_KEY) == in_force
+    assert len(load_history(store)) == 2
+    assert load_checkpoint(store, state)
+    assert len(state.history) == 2
 
 
 def test_divergence_is_a_typed_error(tmp_path: Path) -> None:
