@@ -36,6 +36,11 @@ def bare(path: str, port: int) -> None:
     model = session(path)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] != "POST":
+            # Whoever waits for the server asks GET /healthz: an empty body is no image, and a 500 no answer.
+            await send({"type": "http.response.start", "status": 405, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body"})
+            return
         body, more = b"", True
         while more:
             message = await receive()
