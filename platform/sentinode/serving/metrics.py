@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from sentinode.bundle.bundle import Bundle
 from sentinode.serving.batching import Answer
 from sentinode.serving.predictor import Scored
 from sentinode.serving.protocol import ABSTAINED
+from sentinode.serving.tallies import Buckets, Count, CounterTally, HistogramTally
 from sentinode.serving.trust_metrics import TrustMetrics
 
 _LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -30,50 +31,46 @@ class Metrics:
         self.registry = CollectorRegistry()
         """For counters of other modules as well."""
         self._replica = replica
-        self._requests = Counter(
-            "sentinode_requests", "Answered requests.", ("path", "status"), registry=self.registry
+        self._requests = CounterTally(
+            "sentinode_requests", "Answered requests.", ("path", "status"), self.registry
         )
-        self._request_seconds = Histogram(
+        self._request_seconds = HistogramTally(
             "sentinode_request_seconds",
             "Time from the request's headers to the end of the reply, in the replica.",
             ("path",),
-            buckets=_LATENCY_BUCKETS_S,
-            registry=self.registry,
+            _LATENCY_BUCKETS_S,
+            self.registry,
         )
-        stage_seconds = Histogram(
+        stage_seconds = HistogramTally(
             "sentinode_stage_seconds",
             "Time of a prediction by stage: wait for the batch, decode, gate and inference of the batch.",
             ("stage",),
-            buckets=_LATENCY_BUCKETS_S,
-            registry=self.registry,
+            _LATENCY_BUCKETS_S,
+            self.registry,
         )
         self.stage_seconds = {stage: stage_seconds.labels(stage) for stage in _STAGES}
-        self.batch_size = Histogram(
-            "sentinode_batch_size", "Patches in one batch.", buckets=_BATCH_BUCKETS, registry=self.registry
-        )
+        self.batch_size = HistogramTally(
+            "sentinode_batch_size", "Patches in one batch.", (), _BATCH_BUCKETS, self.registry
+        ).labels()
         self.waiting = Gauge("sentinode_waiting_patches", "Patches in the queues.", registry=self.registry)
-        self._score = Histogram(
-            "sentinode_score",
-            "Probabilities given.",
-            ("bundle",),
-            buckets=_SCORE_BUCKETS,
-            registry=self.registry,
+        self._score = HistogramTally(
+            "sentinode_score", "Probabilities given.", ("bundle",), _SCORE_BUCKETS, self.registry
         )
-        self._verdicts = Counter(
-            "sentinode_verdicts", "Patches by verdict.", ("bundle", "verdict"), registry=self.registry
+        self._verdicts = CounterTally(
+            "sentinode_verdicts", "Patches by verdict.", ("bundle", "verdict"), self.registry
         )
-        self._shadow_difference = Histogram(
+        self._shadow_difference = HistogramTally(
             "sentinode_shadow_difference",
             "Absolute difference of a shadow's probability from the one that was answered.",
             ("bundle",),
-            buckets=_DIFFERENCE_BUCKETS,
-            registry=self.registry,
+            _DIFFERENCE_BUCKETS,
+            self.registry,
         )
-        self._shadow = Counter(
+        self._shadow = CounterTally(
             "sentinode_shadow_patches",
             "Patches that a shadow was asked: agreed, disagreed in the verdict, or missed because it was busy.",
             ("bundle", "outcome"),
-            registry=self.registry,
+            self.registry,
         )
         self._info = Gauge(
             "sentinode_bundle_info",
@@ -82,8 +79,7 @@ class Metrics:
             registry=self.registry,
         )
         self.trust = TrustMetrics(self.registry)
-        self._by_answer: dict[tuple[str, int], Counter] = {}
-        self._by_path: dict[str, Histogram] = {}
+        self._by_answer: dict[tuple[str, int], tuple[Count, Buckets]] = {}
 
     def version(self, bundle: Bundle, operating_point: str) -> VersionCounts:
         """The counters of one version, which is loaded now."""
@@ -104,12 +100,12 @@ class Metrics:
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """A request is over. ``path`` is of a closed set: clients must not be able to make new time series."""
-        counter = self._by_answer.get((path, status))
-        if counter is None:
-            counter = self._by_answer[path, status] = self._requests.labels(path, str(status))
-            self._by_path[path] = self._request_seconds.labels(path)
-        counter.inc()
-        self._by_path[path].observe(seconds)
+        counted = self._by_answer.get((path, status))
+        if counted is None:
+            counted = self._requests.labels(path, str(status)), self._request_seconds.labels(path)
+            self._by_answer[path, status] = counted
+        counted[0].value += 1
+        counted[1].observe(seconds)
 
     def text(self) -> bytes:
         """All of it in the Prometheus text format."""
@@ -122,10 +118,10 @@ class VersionCounts:
     def __init__(
         self,
         metrics: Metrics,
-        score: Histogram,
-        verdicts: dict[str, Counter],
-        shadow_difference: Histogram,
-        shadow: dict[str, Counter],
+        score: Buckets,
+        verdicts: dict[str, Count],
+        shadow_difference: Buckets,
+        shadow: dict[str, Count],
     ) -> None:
         self._metrics = metrics
         self._score = score
