@@ -53,8 +53,10 @@ class ServeArgs(Frozen):
     """Share of tumour among the patches that it will be asked."""
     traffic: Traffic | None = None
     """In place of ``bundle``: several models, canaries, shadows. A ``user_config`` of the deployment replaces it."""
-    max_batch: int = Field(default=64, ge=1, le=4096)
-    """Largest number of patches in one call of the model."""
+    max_batch: int = Field(default=16, ge=1, le=4096)
+    """Patches of requests that share a call of the model: enough for its speed on a CPU, and few enough that the event
+    loop reads the next requests meanwhile. A GPU wants more.
+    """
     batch_wait_ms: float = Field(default=2.0, ge=0.0, le=1000.0)
     """How long the first request of a batch waits for company."""
     threads: int = Field(default=1, ge=1, le=256)

@@ -1,7 +1,8 @@
 """The endpoint as a plain ASGI application, without Ray.
 
 A request passes: watch (counts, takes the time) -> guard (credential, scope, rate, headers) -> ``predict`` for the
-hot path, Starlette for all else. A prediction passes: read -> queue -> decode -> model -> calibration -> gate -> reply.
+hot path, Starlette for all else. A prediction passes: read -> decode (one JPEG; all else in the batch's thread) ->
+queue -> model -> calibration -> gate -> reply.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Answer(Generic[Result]):
     """The result of one item and how it came about."""
 
@@ -25,12 +25,13 @@ class Answer(Generic[Result]):
     batch_size: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting(Generic[Item, Result]):
     item: Item
     size: int
     future: asyncio.Future[Answer[Result]]
     since_s: float
+    is_gone: Callable[[], bool] | None
 
 
 class MicroBatcher(Generic[Item, Result]):
@@ -71,18 +72,24 @@ class MicroBatcher(Generic[Item, Result]):
         """Patches in the queue."""
         return self._waiting_size
 
-    def submit(self, item: Item, size: int = 1) -> asyncio.Future[Answer[Result]]:
-        """The answer for ``item``, when its batch is done. A caller that is cancelled gives up its place.
-
-        Raises BusyError where the queue is full.
-        """
+    def check_room(self, size: int = 1) -> None:
+        """Raises BusyError where the queue is too full for an item of ``size`` patches."""
         if self._waiting_size + size > self._max_waiting and self._waiting:
             raise BusyError(
                 f"{self._waiting_size} patches wait already", "a shorter queue", "ask again later"
             )
+
+    def submit(
+        self, item: Item, size: int = 1, is_gone: Callable[[], bool] | None = None
+    ) -> asyncio.Future[Answer[Result]]:
+        """The answer for ``item``, when its batch is done. Raises BusyError where the queue is full.
+
+        A caller that is cancelled gives up its place; so does one of whom ``is_gone``, asked before its batch, says so.
+        """
+        self.check_room(size)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer[Result]] = loop.create_future()
-        self._waiting.append(_Waiting(item, size, future, loop.time()))
+        self._waiting.append(_Waiting(item, size, future, loop.time(), is_gone))
         self._waiting_size += size
         if not self._busy:
             if self._waiting_size >= self._max_batch:
@@ -115,6 +122,8 @@ class MicroBatcher(Generic[Item, Result]):
             waiting = self._waiting.popleft()
             self._waiting_size -= waiting.size
             # Whoever gave up, or whose deadline has passed, is not computed.
+            if waiting.is_gone is not None and waiting.is_gone():
+                waiting.future.cancel()
             if not waiting.future.done():
                 batch.append(waiting)
                 size += waiting.size

@@ -26,6 +26,9 @@ REQUEST_ID: Final = "sentinode.request_id"
 CALLER: Final = "sentinode.caller"
 """Key of ``scope["state"]``: the Caller."""
 
+CONNECTION: Final = "sentinode.connection"
+"""Key of ``scope["state"]``: the server's own object of the request, which knows whether the client is still there."""
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _WANTED: Final = (b"authorization", b"x-api-key", b"x-request-id")
 _SECURITY_HEADERS: Final = [
@@ -107,6 +110,7 @@ class Guard:
             await verdict(scope, receive, send_with_headers)
             return
         state[CALLER], allowance = verdict
+        state[CONNECTION] = getattr(receive, "__self__", None)
         try:
             await self._app(scope, self._bodies.watched(receive), send_with_headers)
         finally:

@@ -17,6 +17,11 @@ VARIABLES: Final = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    # Else HAProxy sends a line a request to a Python process, which makes Ray's metrics of it at more CPU time than
+    # HAProxy takes for the request. Without it the replicas count the same metrics.
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    # Of 16 KiB, a batch of pixels would come to the replica in hundreds of pieces, each an event of its loop.
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "131072",
     # Ray starts its workers at niceness 15: replicas would lose to everything else on the machine.
     "RAY_worker_niceness": "0",
     # A replica on a node that was cut off never closes its connections: without it, requests in it would hang for good.
@@ -27,6 +32,9 @@ REFUSALS: Final = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "sentinode.servi
 """What every node needs so that Ray Serve's own refusals (503, 408) are JSON as the endpoint's are."""
 
 
+_NO_WATCH: Final = "x-request-disconnect-disabled"
+"""Header by which Ray Serve starts no task to wait for the client's leaving, which costs a request as much as the
+endpoint does. Of predictions only: there the batcher looks whether the client is still there."""
 _REFUSAL: Final = (
     '{"status":503,"reason":"no replica is there to answer","expected":"a replica",'
     '"remedy":"ask again in a moment; if it stays, see `serve status`"}'
@@ -38,8 +46,10 @@ _REPLY: Final = (
 _WRAPPER: Final = """#!/bin/sh
 # Ray starts HAProxy as: haproxy -db -f <folder>/haproxy.cfg ...
 cp {reply} "$(dirname "$3")/500.http"
-sed -i 's/^defaults$/defaults\\n    timeout http-request {header_s}s\\n    timeout http-keep-alive 60s/' "$3"
-sed -i 's/^ *default-server .*/& on-marked-down shutdown-sessions/' "$3"
+sed -i -e 's/^defaults$/defaults\\n    timeout http-request {header_s}s\\n    timeout http-keep-alive 60s/' \\
+  -e 's/^    option httplog$/    option httplog\\n    option dontlog-normal/' \\
+  -e 's/^    http-reuse always$/&\\n    http-request set-header {watch} ?1 if {{ path_end {predict} }}/' \\
+  -e 's/^ *default-server .*/& on-marked-down shutdown-sessions/' "$3"
 exec {binary} "$@"
 """
 
@@ -58,16 +68,24 @@ def haproxy_variables(folder: Path, header_timeout_s: int = 15) -> dict[str, str
     """The environment of a Ray node whose HAProxy keeps its files in ``folder``, which is private to this user.
 
     HAProxy then says 503 with Retry-After where no replica answers, ends connections whose headers are not there
-    after ``header_timeout_s``, and those to a replica that has fallen silent. Ray makes it say a bare 500, sets no
-    such time-out, lets requests in a silent replica wait, and has no setting for any of it; so a wrapper mends what
+    after ``header_timeout_s``, and those to a replica that has fallen silent; it logs what went wrong and not each
+    request, and lets the endpoint itself see to clients that leave (``_NO_WATCH``). Ray makes it say a bare 500, sets
+    no such time-out, lets requests in a silent replica wait, and has no setting for any of it; so a wrapper mends what
     Ray wrote before HAProxy reads it. Raises MissingDependencyError.
     """
     binary = _binary()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     reply, wrapper = folder / "503.http", folder / "haproxy"
     reply.write_text(_REPLY, newline="")
-    names = {"reply": shlex.quote(str(reply)), "binary": shlex.quote(binary), "header_s": header_timeout_s}
-    wrapper.write_text(_WRAPPER.format(**names))
+    wrapper.write_text(
+        _WRAPPER.format(
+            reply=shlex.quote(str(reply)),
+            binary=shlex.quote(binary),
+            header_s=header_timeout_s,
+            watch=_NO_WATCH,
+            predict=r"\/v1\/predict",
+        )
+    )
     wrapper.chmod(0o700)
     return {
         **VARIABLES,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -14,8 +15,9 @@ from sentinode.errors import BusyError, RequestError
 from sentinode.serving.args import ServeArgs
 from sentinode.serving.batching import Answer
 from sentinode.serving.catalogue import Fleet, Model
+from sentinode.serving.guard import CONNECTION
 from sentinode.serving.http_parts import ClientGoneError, refuse, send_json
-from sentinode.serving.predictor import Job, Scored
+from sentinode.serving.predictor import Job, Scored, decoded_at_once
 from sentinode.serving.replies import reply, verdicts_of
 from sentinode.serving.requests import SLIDE, read_job
 from sentinode.serving.version import Version
@@ -64,8 +66,19 @@ class Predict:
     async def score(
         self, scope: Scope, model: Model, version: Version, job: Job
     ) -> tuple[Answer[Scored], list[str]]:
-        """The scores of a job and its verdicts, counted, compared and observed. Raises RequestError, BusyError."""
-        answer = await version.submit(job)
+        """The scores of a job and its verdicts, counted, compared and observed.
+
+        Raises RequestError, BusyError, and ClientGoneError where the client left before the job's batch began.
+        """
+        version.batcher.check_room(job.patches)
+        job = decoded_at_once(job)
+        is_gone = partial(getattr, scope["state"][CONNECTION], "disconnected", False)
+        try:
+            answer = await version.submit(job, is_gone)
+        except asyncio.CancelledError as error:
+            if not is_gone():
+                raise
+            raise ClientGoneError from error
         scored = answer.result
         verdicts = verdicts_of(model.words[version], scored)
         version.counts.answered(answer, verdicts)

@@ -1,6 +1,7 @@
-"""From request bodies to scores, a batch at a time: decode, gate, model, calibration, in one thread.
+"""From request bodies to scores, a batch at a time: decode, model, gate, calibration, in one thread.
 
-The pixels of a batch are written once: decoders and uploads write into the tensor that the model reads.
+Images of a form are decoded into the tensor that the model reads, an upload of pixels is that tensor. One small JPEG a
+request is decoded where the request is read (``decoded_at_once``), and its pixels are copied once into the batch.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from sentinode.errors import RequestError
 from sentinode.evaluation.calibrator import Calibration
 from sentinode.schema import PATCH_PX
 from sentinode.serving.engine import Engine
+from sentinode.serving.limits import is_bounded_jpeg
 from sentinode.serving.protocol import decode_into
 from sentinode.serving.quality import Flag, Quality
 
@@ -26,7 +29,7 @@ Judge = Callable[[NDArray[np.uint8], NDArray[np.float64]], Quality]
 _UNCALIBRATED = Calibration()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Job:
     """What one request asks: encoded images, or pixels."""
 
@@ -35,6 +38,10 @@ class Job:
     """uint8 [B, 96, 96, 3], in place of ``images``."""
     flags: tuple[Flag, ...] = ()
     """What is known of all its patches before they are seen."""
+    decode_began_s: float = 0.0
+    """When an image was made to pixels before its batch, by ``time.perf_counter``; 0 where none was."""
+    decode_s: float = 0.0
+    """How long that took."""
 
     @property
     def patches(self) -> int:
@@ -42,7 +49,21 @@ class Job:
         return len(self.images) if self.pixels_BHWC is None else len(self.pixels_BHWC)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def decoded_at_once(job: Job) -> Job:
+    """The job with pixels in place of its one image, where that is a JPEG quick to decode; else the job itself.
+
+    For the event loop: with an image a request, handing the interpreter lock to the batch's thread and back for each
+    costs more than the decoding. Raises RequestError as ``decode_into``.
+    """
+    if len(job.images) != 1 or not is_bounded_jpeg(job.images[0]):
+        return job
+    started_s = time.perf_counter()
+    pixels_BHWC = np.empty((1, PATCH_PX, PATCH_PX, 3), np.uint8)
+    decode_into(job.images[0], pixels_BHWC[0])
+    return Job((), pixels_BHWC, job.flags, started_s, time.perf_counter() - started_s)
+
+
+@dataclass(slots=True, eq=False)
 class Scored:
     """The answer to one job: a value for each of its patches, in order."""
 
@@ -54,8 +75,10 @@ class Scored:
     """At the stated prevalence; None where none is stated."""
     flags: list[tuple[Flag, ...]]
     """Empty where the patch may be judged."""
+    batch_began_s: float
+    """By ``time.perf_counter``, like all that began."""
     decode_began_s: float
-    """By ``time.perf_counter``, like ``inference_began_s``."""
+    """Before the batch, where the job came to it with pixels of an image."""
     decode_s: float
     gate_s: float
     """Of the whole batch, like ``inference_s``."""
@@ -63,7 +86,7 @@ class Scored:
     inference_s: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Rows:
     first: int
     count: int
@@ -82,6 +105,7 @@ class Predictor:
 
     def __call__(self, jobs: Sequence[Job]) -> list[Scored | Exception]:
         """Score each job; one that cannot be decoded gets its RequestError and does not disturb the others."""
+        began_s = time.perf_counter()
         images_BHWC, rows = _gather(jobs)
         if not len(images_BHWC):
             return [one for one in rows if isinstance(one, RequestError)]
@@ -102,6 +126,7 @@ class Predictor:
                 raw[one.first : one.first + one.count],
                 adjusted[one.first : one.first + one.count] if adjusted else None,
                 [found + one.flags for found in flags[one.first : one.first + one.count]],
+                began_s,
                 one.decode_began_s,
                 one.decode_s,
                 gate_s,
@@ -114,11 +139,18 @@ class Predictor:
 
 def _gather(jobs: Sequence[Job]) -> tuple[NDArray[np.uint8], list[_Rows | RequestError]]:
     """All patches that could be decoded, uint8 [B, 96, 96, 3], and where each job's lie."""
-    if len(jobs) == 1 and jobs[0].pixels_BHWC is not None:
-        return jobs[0].pixels_BHWC, [_Rows(0, jobs[0].patches, time.perf_counter(), 0.0, jobs[0].flags)]
+    rows: list[_Rows | RequestError]
+    pixels = [job.pixels_BHWC for job in jobs if job.pixels_BHWC is not None]
+    if len(pixels) == len(jobs):
+        firsts = accumulate(map(len, pixels), initial=0)
+        now_s = time.perf_counter()
+        rows = [
+            _Rows(first, job.patches, job.decode_began_s or now_s, job.decode_s, job.flags)
+            for first, job in zip(firsts, jobs, strict=False)
+        ]
+        return _joined(pixels), rows
     images_BHWC = np.empty((sum(job.patches for job in jobs), PATCH_PX, PATCH_PX, 3), np.uint8)
-    rows: list[_Rows | RequestError] = []
-    first = 0
+    first, rows = 0, []
     for job in jobs:
         started_s = time.perf_counter()
         try:
@@ -126,9 +158,19 @@ def _gather(jobs: Sequence[Job]) -> tuple[NDArray[np.uint8], list[_Rows | Reques
         except RequestError as error:
             rows.append(error)
             continue
-        rows.append(_Rows(first, job.patches, started_s, time.perf_counter() - started_s, job.flags))
+        began_s = job.decode_began_s or started_s
+        rows.append(
+            _Rows(first, job.patches, began_s, job.decode_s + time.perf_counter() - started_s, job.flags)
+        )
         first += job.patches
     return images_BHWC[:first], rows
+
+
+def _joined(pixels: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """All patches in one tensor, which may be read-only. NumPy would give up the interpreter lock for each of them."""
+    if len(pixels) == 1:
+        return pixels[0]
+    return np.frombuffer(b"".join([one.data for one in pixels]), np.uint8).reshape(-1, PATCH_PX, PATCH_PX, 3)
 
 
 def _decode(job: Job, out_BHWC: NDArray[np.uint8]) -> None:

@@ -110,7 +110,8 @@ def decode_into(body: bytes, out_HWC: NDArray[np.uint8]) -> None:
         match kind:
             case ImageFormat.JPEG:
                 limits.check_jpeg_header(body)
-                simplejpeg.decode_jpeg(body, colorspace="RGB", buffer=out_HWC)
+                pixels = simplejpeg.decode_jpeg(body, colorspace="RGB", buffer=out_HWC)
+                limits.check_size(pixels.shape[1], pixels.shape[0])
                 return
             case ImageFormat.PNG:
                 limits.check_png_header(body)

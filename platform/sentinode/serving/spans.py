@@ -67,10 +67,15 @@ class _Trail:
         scored = self.answer.result
         decoded_s = scored.decode_began_s + scored.decode_s
         inferred_s = scored.inference_began_s + scored.inference_s
+        decode = ("decode", scored.decode_began_s, decoded_s)
+        queued_and_decoded = (
+            [decode, ("queue", decoded_s, scored.batch_began_s)]
+            if scored.decode_began_s < scored.batch_began_s
+            else [("queue", self.read_s, scored.decode_began_s), decode]
+        )
         return [
             *stages,
-            ("queue", self.read_s, scored.decode_began_s),
-            ("decode", scored.decode_began_s, decoded_s),
+            *queued_and_decoded,
             ("inference", scored.inference_began_s, inferred_s),
             ("gate", inferred_s, inferred_s + scored.gate_s),
             ("reply", inferred_s + scored.gate_s, ended_s),
@@ -80,9 +85,9 @@ class _Trail:
 class Tracing:
     """One server span a request, whose parent is the client's ``traceparent`` (W3C), and a child a stage.
 
-    ``guard`` (credential, limits), ``read`` (the body), ``queue`` (until its batch reaches it), ``decode``,
-    ``inference`` and ``gate`` (of the whole batch), ``reply``. Attributes say what a log line may: no pixels, no
-    verdicts, no keys.
+    ``guard`` (credential, limits), ``read`` (the body), ``queue`` (until its batch reaches it), ``decode`` (of one
+    JPEG, before the queue), ``inference`` and ``gate`` (of the whole batch), ``reply``. Attributes say what a log
+    line may: no pixels, no verdicts, no keys.
     """
 
     def __init__(self, provider: TracerProvider) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 
 class Count:
@@ -45,10 +45,8 @@ class Buckets:
 
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
         """Add its samples to ``family``."""
-        total, buckets = 0, []
-        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
-            total += count
-            buckets.append((floatToGoString(bound), float(total)))
+        names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        buckets = [(name, float(total)) for name, total in zip(names, accumulate(self._counts), strict=True)]
         family.add_metric(labels, buckets, self._sum)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -73,9 +74,9 @@ class Version:
         """The bundle that answers."""
         return self.engine.bundle
 
-    def submit(self, job: Job) -> asyncio.Future[Answer[Scored]]:
+    def submit(self, job: Job, is_gone: Callable[[], bool] | None = None) -> asyncio.Future[Answer[Scored]]:
         """The scores of ``job``. Raises BusyError where too many patches wait; the future raises RequestError."""
-        return self.batcher.submit(job, job.patches)
+        return self.batcher.submit(job, job.patches, is_gone)
 
     def retire(self) -> None:
         """It left the catalogue; requests under way still end."""

@@ -12,6 +12,7 @@ from sentinode.bundle.bundle import read_card
 from sentinode.errors import ConfigError
 from sentinode.serving.auth import KEYS_VARIABLE, ApiKeys
 from sentinode.serving.engine import Engine
+from sentinode.serving.predictor import Job, Predictor, Scored, decoded_at_once
 from sentinode.serving.protocol import Prediction, Refusal
 from sentinode.storage import Store
 
@@ -166,3 +167,22 @@ def test_beyond_loopback_keys_are_a_must(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv(KEYS_VARIABLE, "short")
     with pytest.raises(ConfigError, match="16 characters"):
         ApiKeys.from_environment(loopback_only=True)
+
+
+def test_images_get_the_same_answer_wherever_they_are_decoded(registry: Registry) -> None:
+    store, digest, _ = registry
+    version = started_endpoint(store, digest).fleet.catalogue.default.stable
+    predict = Predictor(version.engine, version.trust.judge)
+    patches = random_patches(4, seed=5)
+    images = [encode(patch, "JPEG", quality=90) for patch in patches]
+    jobs = [decoded_at_once(Job((image,))) for image in images]
+    assert all(job.pixels_BHWC is not None and job.decode_s > 0 for job in jobs)
+    in_thread = decoded_at_once(Job((encode(patches[1], "JPEG", quality=90, progressive=True),)))
+    assert in_thread.images
+    alone = [predict([Job((image,))])[0] for image in images]
+    for together in (predict(jobs), predict([jobs[0], in_thread, *jobs[2:]])):
+        for one, other in zip(alone, together, strict=True):
+            assert isinstance(one, Scored)
+            assert isinstance(other, Scored)
+            assert other.probabilities == pytest.approx(one.probabilities, abs=1e-6)
+    assert len({scored.probabilities[0] for scored in alone if isinstance(scored, Scored)}) == len(images)

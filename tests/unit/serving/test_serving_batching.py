@@ -116,3 +116,22 @@ def test_caller_that_gave_up_takes_no_place_in_a_batch() -> None:
 
     asyncio.run(run())
     assert seen == [2]
+
+
+def test_whose_client_is_gone_is_not_computed() -> None:
+    seen: list[int] = []
+
+    def record(items: Sequence[int]) -> list[int | Exception]:
+        seen.extend(items)
+        return list(items)
+
+    async def run() -> None:
+        batcher = MicroBatcher(record, max_batch=64, wait_s=0.02)
+        gone = batcher.submit(1, is_gone=lambda: True)
+        there = batcher.submit(2, is_gone=lambda: False)
+        assert (await there).result == 2
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+
+    asyncio.run(run())
+    assert seen == [2]

@@ -13,6 +13,7 @@ from PIL import Image
 from serving_parts import encode, random_patches
 
 from sentinode.errors import RequestError
+from sentinode.serving import limits
 from sentinode.serving.protocol import decode_patch
 
 PATCH = random_patches(1, seed=3)[0]
@@ -172,3 +173,15 @@ def test_mutated_bodies_are_decoded_or_refused(kind: str) -> None:
             assert pixels.dtype == np.uint8
     assert len(statuses) > 100
     assert set(statuses) <= {400, 415, 422}
+
+
+def test_only_a_small_jpeg_of_one_scan_is_bounded() -> None:
+    patch = random_patches(1)[0]
+    plain = encode(patch, "JPEG", quality=90)
+    start = plain.index(b"\xff\xda")
+    assert limits.is_bounded_jpeg(plain)
+    assert not limits.is_bounded_jpeg(encode(patch, "JPEG", progressive=True))
+    assert not limits.is_bounded_jpeg(plain[:-2] + plain[start:])
+    assert not limits.is_bounded_jpeg(plain + bytes(1 << 16))
+    assert not limits.is_bounded_jpeg(encode(patch, "PNG"))
+    assert not limits.is_bounded_jpeg(b"")
