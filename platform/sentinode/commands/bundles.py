@@ -24,6 +24,8 @@ from sentinode.storage import Store, StoreUrl, open_store
 
 log = logging.getLogger(__name__)
 
+LOG_COLUMNS = 250
+
 Action = Literal["list", "show", "diff", "pull", "gc"]
 _BUNDLES: dict[Action, int] = {"list": 0, "show": 1, "diff": 2, "pull": 1, "gc": 0}
 
@@ -99,7 +101,9 @@ def _list(store: Store, as_json: bool) -> None:
         ]
         Console().print_json(json.dumps(rows))
     elif stored:
-        Console().print(listing(stored, cards, names))
+        # In a job's log a row is a line, however long.
+        width = None if Console().is_terminal else LOG_COLUMNS
+        Console(width=width).print(listing(stored, cards, names))
     else:
         log.info("%s holds no bundle", store.url)
 

@@ -26,7 +26,8 @@ def listing(
     """One row a bundle, the youngest first."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("bundle", "name", "aliases", "data set", "written (UTC)"):
-        shown.add_column(column, overflow="fold", no_wrap=column in ("bundle", "written (UTC)"))
+        # Names are looked for and copied: none is broken over lines.
+        shown.add_column(column, no_wrap=True)
     for column in ("valid AUROC", "MB"):
         shown.add_column(column, justify="right")
     for bundle in sorted(stored, key=lambda b: str(b.written_at), reverse=True):

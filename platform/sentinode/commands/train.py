@@ -16,6 +16,7 @@ from sentinode.experiment import Experiment
 from sentinode.logs import ProgressCallback, progress_bars
 from sentinode.recipes import RECIPES, recipe
 from sentinode.storage import StoreUrl
+from sentinode.tracking import check_tracking
 from sentinode.training.config import Recipe
 from sentinode.training.metrics import EpochRecord, ProgressRecord
 
@@ -68,6 +69,7 @@ def defaults(arguments: Sequence[str]) -> tuple[TrainCommand, list[str]]:
 def run(config: TrainCommand) -> int:
     """Train to the end and say what came of it."""
     experiment = config.experiment()
+    log.info("W&B: %s", check_tracking())
     # What is wrong with the data is told before Ray is started.
     if config.allow_leaks:
         load_manifest(experiment.data)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from pydantic import Field
@@ -19,7 +20,7 @@ from sentinode.distributed.search import search
 from sentinode.distributed.search_desk import BrokenOff
 from sentinode.distributed.search_tracked import track_sweep
 from sentinode.distributed.trainer import ScalingSettings
-from sentinode.errors import ConfigError
+from sentinode.errors import ConfigError, SentinodeError
 from sentinode.experiment import code_commit, versions_here
 from sentinode.search.config import Budget, RetrainConfig, SearchConfig
 from sentinode.search.cost import machine_name
@@ -28,6 +29,7 @@ from sentinode.search.report import REPORT_KEY, render_sweep
 from sentinode.search.spaces import SPACES, space_called
 from sentinode.search.sweep import Sweep, read_sweep
 from sentinode.storage import StoreUrl, open_store
+from sentinode.tracking import check_tracking
 
 INTERRUPTED = 130
 SPACES_HELP = "Search spaces: " + "; ".join(f"{name}: {space.summary}" for name, space in SPACES.items())
@@ -86,14 +88,25 @@ def defaults(arguments: Sequence[str]) -> tuple[TuneCommand, list[str]]:
 def run(config: TuneCommand) -> int:
     """Search, settle on the winner, and say what came of it; 130 where it was interrupted."""
     space = space_called(config.search.space)
+    log.info("W&B: %s", check_tracking())
     sweep = begin(config)
-    with ray_session(config.ray_address), SweepTold(sweep) as told:
+    with _nothing_left(sweep), ray_session(config.ray_address), SweepTold(sweep) as told:
         broken_off = search(sweep, space, config.scaling, told, config.concurrent)
         interrupted = broken_off is not None and broken_off.by_signal
         result = sweep.conclude("interrupted" if interrupted else "searched")
         if not interrupted and result.winner is not None and config.retrain.seeds:
             broken_off = settle_winner(sweep, config.scaling, told, config.concurrent) or broken_off
     return _close(sweep, broken_off)
+
+
+@contextmanager
+def _nothing_left(sweep: Sweep) -> Iterator[None]:
+    """A search that could not begin (no cluster, no room for a trial) leaves nothing that the next try would meet."""
+    try:
+        yield
+    except SentinodeError:
+        sweep.withdraw()
+        raise
 
 
 def begin(config: TuneCommand) -> Sweep:

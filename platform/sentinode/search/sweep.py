@@ -121,6 +121,11 @@ class Sweep:
         self.record = self.record.model_copy(update={"seconds": self.seconds, **changes})
         self._save()
 
+    def withdraw(self) -> None:
+        """Remove the record of a search that has no trial yet."""
+        if not self.record.trials:
+            self.store.delete(SWEEP_KEY)
+
     def conclude(self, state: str) -> SweepResult:
         """Work out the result of the trials so far, and keep it."""
         result = result_of(self.record)

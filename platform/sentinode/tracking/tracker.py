@@ -17,18 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from sentinode.tracking.loggable import Artefact, Loggable, for_wandb, reference
+from sentinode.tracking.mode import tracking_mode
 
 FINISH_TIMEOUT_S = 120.0
 """How long the end of an online run may take to send what is left."""
 INIT_TIMEOUT_S = 30.0
+PROJECT = "sentinode"
+"""Of W&B, where WANDB_PROJECT names no other."""
 
 log = logging.getLogger(__name__)
-
-
-def tracking_mode() -> Any:
-    """``WANDB_MODE`` where it is set, else online with an API key and offline without one."""
-    asked = os.environ.get("WANDB_MODE", "")
-    return asked or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
 
 
 class Tracker:
@@ -56,7 +53,6 @@ class Tracker:
         name: str,
         run_id: str,
         config: Mapping[str, Any],
-        project: str = "sentinode",
         *,
         group: str | None = None,
         job_type: str | None = None,
@@ -64,10 +60,11 @@ class Tracker:
         """Track from here to the end of the block, in ``tracking_mode()``; what cannot begin online begins offline.
 
         ``run_id``: the same one continues the same run. ``config`` stays nested: W&B itself shows ``train.lr``.
-        ``group`` and ``job_type``: under which W&B shows it beside others.
+        ``group`` and ``job_type``: under which W&B shows it beside others. The project is ``WANDB_PROJECT``, else
+        sentinode.
         """
         with _away_from_home(self._folder):
-            self._start(name, run_id, config, {"project": project, "group": group, "job_type": job_type})
+            self._start(name, run_id, config, {"group": group, "job_type": job_type})
             try:
                 yield
             except BaseException:
@@ -133,7 +130,7 @@ class Tracker:
         def begin(mode: Any) -> None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._run = wandb.init(
-                project=place["project"],
+                project=os.environ.get("WANDB_PROJECT") or PROJECT,
                 group=place["group"],
                 job_type=place["job_type"],
                 name=name,

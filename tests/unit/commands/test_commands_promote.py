@@ -214,7 +214,10 @@ def test_the_registry_is_looked_into(
     rows = {row["digest"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows[good]["aliases"] == ["production"]
     assert sentinode("bundles", registry, "list") == 0
-    assert good[:12] in capsys.readouterr().out
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if good[:12] in line)
+    assert row.split()[:4] == [good[:12], "the-good-one", "production", "hard"], (
+        "a line, also where it is long"
+    )
 
     assert sentinode("bundles", registry, "show", "production") == 0
     shown = capsys.readouterr().out

@@ -14,7 +14,16 @@ import pytest
 from PIL import Image
 from tracking_parts import config, history, of_kind, read_records, summary
 
-from sentinode.tracking import Artefact, Chart, ConfusionMatrix, Picture, Tracker, tracking_mode
+from sentinode.errors import ConfigError
+from sentinode.tracking import (
+    Artefact,
+    Chart,
+    ConfusionMatrix,
+    Picture,
+    Tracker,
+    check_tracking,
+    tracking_mode,
+)
 
 SECRETS = {"WANDB_API_KEY": "local-" + "5ec0e7" * 7, "AWS_SECRET_ACCESS_KEY": "not-to-be-told"}
 PIXELS = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
@@ -91,6 +100,42 @@ def test_mode_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracking_mode() == "online"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert tracking_mode() == "disabled"
+
+
+def test_what_cannot_be_tracked_as_asked_is_told_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "onlin")
+    with pytest.raises(ConfigError, match="WANDB_MODE is 'onlin'"):
+        check_tracking()
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(ConfigError, match=r"no API key for https://api\.wandb\.ai"):
+        check_tracking()
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password kept-by-wandb-login\n")
+    assert check_tracking() == "online, https://api.wandb.ai"
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    with pytest.raises(ConfigError, match=r"no API key for https://wandb\.example\.org"):
+        check_tracking()
+    monkeypatch.setenv("WANDB_API_KEY", SECRETS["WANDB_API_KEY"])
+    assert check_tracking() == "online, https://wandb.example.org"
+    for mode, words in (("offline", "offline, to be sent"), ("disabled", "nothing is tracked")):
+        monkeypatch.setenv("WANDB_MODE", mode)
+        assert check_tracking().startswith(words)
+
+
+@pytest.mark.parametrize(("asked", "project"), [(None, "sentinode"), ("nodes", "nodes")])
+def test_the_project_is_the_environment_s(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str | None, project: str
+) -> None:
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    if asked:
+        monkeypatch.setenv("WANDB_PROJECT", asked)
+    tracker = Tracker(tmp_path)
+    with tracker.run("one", "id2", {}, group="together"):
+        (folder,) = {path.parent for path in tracker.files() if path.suffix == ".wandb"}
+    (begun,) = of_kind(read_records(folder), "run")
+    assert (begun.project, begun.run_group, begun.display_name) == (project, "together", "one")
 
 
 def test_disabled_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
