@@ -22,11 +22,15 @@ export async function connectSlides(onTrouble) {
 }
 let trouble = () => {};
 
+const counted = (number) => `${number} ${number === 1 ? "lesion" : "lesions"}`;
+// The first line, without the folders of the slide: all of it is in the title.
+const whyNot = (reason) => `failed: ${reason.split("\n")[0].replace(/\S*\//g, "")}`;
+
 function list(slides) {
   byId("slide-list").replaceChildren(...slides.map(({ rank, group, why, score }) => {
     const isDone = score.status === "done";
-    const words = isDone ? `score ${score.score?.toFixed(3) ?? "unknown"}, ${score.lesions} lesions, ${score.node_class ?? "no class"}` : score.reason;
-    const button = make("button", { type: "button", disabled: !isDone, title: why, onclick: () => open(score.slide, button) },
+    const words = isDone ? `score ${score.score?.toFixed(3) ?? "unknown"}, ${counted(score.lesions)}, ${score.node_class ?? "no class"}` : whyNot(score.reason);
+    const button = make("button", { type: "button", disabled: !isDone, title: isDone ? why : score.reason, onclick: () => open(score.slide, button) },
       make("b", {}, `${rank}. ${score.slide}`), make("span", {}, words), group ? make("span", { class: "group" }, group) : null);
     return make("li", {}, button);
   }));
@@ -49,7 +53,7 @@ async function open(slide, button) {
     lesions = found.features.map((feature, at) => ({ ...feature, number: Number(/\d+$/.exec(feature.properties.name)?.[0] ?? at + 1) }));
     take(corrected ?? { geojson: { features: [] }, version: "" });
     await stage.addHeat(heat, Number(byId("heat-opacity").value) / 100);
-    say(`${slide}: ${lesions.length} lesions`);
+    say(counted(lesions.length));
     refresh();
   } catch (error) {
     say("");
@@ -78,7 +82,7 @@ function refresh() {
     return make("li", { class: state ?? "" },
       make("button", { type: "button", class: "jump", "aria-current": lesion === chosen ? "true" : undefined, onclick: () => jump(lesion) },
         make("b", {}, `${lesion.number}. ${properties.classification?.name ?? ""}`),
-        make("span", {}, `${percent(measured[SCORE] ?? 0)}, ${Math.round(measured[LENGTH] ?? 0)} um`)),
+        make("span", {}, `${percent(measured[SCORE] ?? 0)}, ${Math.round(measured[LENGTH] ?? 0)} µm`)),
       byId("correcting").hidden ? null : make("span", { class: "judge", role: "group", "aria-label": `Lesion ${lesion.number}` },
         judge("accept", "Accept"), judge("reject", "Reject")));
   }));

@@ -78,7 +78,7 @@ export class Stage {
 
   jump([left, top, right, bottom]) {
     const { viewport } = this.viewer;
-    const margin = Math.max(right - left, bottom - top, 400) / 2;
+    const margin = Math.max(0.15 * Math.max(right - left, bottom - top), 200);
     viewport.fitBounds(this.viewer.world.getItemAt(0).imageToViewportRectangle(
       left - margin, top - margin, right - left + 2 * margin, bottom - top + 2 * margin));
   }

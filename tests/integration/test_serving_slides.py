@@ -187,7 +187,7 @@ def test_a_pathologist_reads_and_corrects(page: Page, folder: Path) -> None:
     expect.set_options(timeout=WAIT_MS)
     page.get_by_role("tab", name="Slides").click()
     page.get_by_role("button", name=NAME).click()
-    expect(page.get_by_text("1 lesions")).to_be_visible()
+    expect(page.get_by_text("1 lesion", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="node 2")).to_be_disabled()
     page.get_by_role("button", name="1. micro").click()
     expect(page.locator(".outlines .found.chosen")).to_have_count(1)

@@ -165,7 +165,8 @@ def choose_screening(
     tumour = [slide for slide in slides if labels[slide]]
     if not tumour:
         raise EvaluationError(
-            f"{len(slides)} validation slides without tumour", "tumour slides to choose a threshold on"
+            f"no tumour slide among the {len(slides)} that choose the threshold",
+            "tumour slides of several patients; the logistic pooling takes every other one for itself",
         )
     values = np.array([scores[slide] for slide in tumour])
     units_P, _ = units_of([units[slide] for slide in tumour])

@@ -113,7 +113,7 @@ def test_it_is_json_that_is_checked_when_it_is_read() -> None:
 
 def test_slides_without_tumour_or_label_are_refused() -> None:
     heat, labels = cohort(10)
-    with pytest.raises(EvaluationError, match="without tumour"):
+    with pytest.raises(EvaluationError, match="no tumour slide among the 10"):
         fit_slide_model(heat, dict.fromkeys(labels, False), {}, BUNDLE, ScreeningConfig())
     with pytest.raises(EvaluationError, match="has no label"):
         fit_slide_model(heat, {}, {}, BUNDLE, ScreeningConfig())
