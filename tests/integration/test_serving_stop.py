@@ -12,6 +12,8 @@ from pathlib import Path
 from load_parts import PATIENCE_S, free_ports, until
 from serving_parts import encode, random_patches, sealed_registry
 
+from sentinode.serving.protocol import Refusal
+
 COMMAND = "from sentinode.cli import main; raise SystemExit(main())"
 PATCH = encode(random_patches(1, seed=2)[0], "JPEG")
 
@@ -27,6 +29,16 @@ def is_up(port: int) -> bool:
         connection.close()
 
 
+def asked_in_a_hurry(port: int) -> tuple[int, bytes]:
+    """Status and body of a request whose deadline passes at once."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+    connection.request("POST", "/v1/predict", PATCH, {"X-Request-Timeout-Seconds": "0.0001"})
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return response.status, body
+
+
 def test_stopped_endpoint_answers_what_is_under_way(tmp_path: Path) -> None:
     store, digest, _ = sealed_registry(tmp_path)
     (port,) = free_ports(1)
@@ -36,6 +48,8 @@ def test_stopped_endpoint_answers_what_is_under_way(tmp_path: Path) -> None:
     text = (tmp_path / "log").read_text
     try:
         until("the endpoint answers", lambda: server.poll() is not None or is_up(port))
+        status, body = asked_in_a_hurry(port)
+        assert (status, Refusal.model_validate_json(body).status) == (408, 408), "Ray's refusal in our words"
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
         connection.putrequest("POST", "/v1/predict")
         connection.putheader("Content-Length", str(len(PATCH)))
