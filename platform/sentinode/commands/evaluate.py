@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import model_validator
 
-from sentinode.commands.evaluate_keep import REPORT_HTML, keep_texts, measure
+from sentinode.commands.evaluate_keep import REPORT_HTML, keep_texts, measure, refuse_early
 from sentinode.commands.evaluate_slides import run_slides
 from sentinode.commands.predictions_input import read_predictions
 from sentinode.commands.report_facts import facts_of, facts_of_file
@@ -155,6 +155,7 @@ def evaluate_run(config: EvaluateCommand, progress: ProgressCallback) -> Evaluat
     manifest, data = load_manifest(config.data or record.experiment.data)
     record.check_data(manifest)
     store = open_store(config.run)
+    refuse_early(store, record.manifest_digest, config.again)
     predictions: dict[Split, Predictions] = {
         split: _predict(detector, record, manifest, data, split, progress)
         for split in manifest.splits

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 from sentinode.commands.predictions_input import read_lesion_sizes
+from sentinode.errors import EvaluationError, ObjectNotFoundError
 from sentinode.evaluation.model_facts import ModelFacts
 from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.records import EvaluationConfig, EvaluationReport
@@ -13,6 +15,7 @@ from sentinode.evaluation.report_markdown import checklists, model_card
 from sentinode.evaluation.split_use import check_test_use, keep_test_use
 from sentinode.schema import Split
 from sentinode.storage import Store
+from sentinode.training.checkpoint import WEIGHTS_KEY
 
 REPORT_JSON: Final = "report.json"
 REPORT_HTML: Final = "report.html"
@@ -48,6 +51,20 @@ def measure(
         keep_test_use(counted, uses)
     out.put(REPORT_JSON, report.to_json())
     return report
+
+
+def refuse_early(run: Store, manifest_digest: str, again: bool) -> None:
+    """Refuse a second measurement before minutes are spent on predicting, where the run keeps those it was made of.
+
+    Raises ConfigError as ``measure`` would.
+    """
+    try:
+        kept = Predictions.read(run, f"predictions/{Split.TEST.value}.parquet")
+    except (ObjectNotFoundError, EvaluationError):
+        return
+    model_digest = hashlib.sha256(run.get(WEIGHTS_KEY)).hexdigest()
+    if (kept.model_digest, kept.manifest_digest) == (model_digest, manifest_digest):
+        check_test_use(run, kept, again)
 
 
 def keep_texts(store: Store, report: EvaluationReport, facts: ModelFacts) -> None:

@@ -13,8 +13,8 @@ from sentinode.evaluation.imported import Reference, predictions_from_csv, refer
 from sentinode.evaluation.predictions import Predictions
 from sentinode.storage import open_parent
 
-MOST_BYTES = 2 * 2**30
-"""Largest file of predictions: some 20 million rows of CSV."""
+MOST_BYTES = 256 * 2**20
+"""Largest file of predictions: some four million rows of CSV, which take some 30 times their size in memory."""
 
 
 def read_predictions(url: str, reference_url: str | None = None) -> Predictions:
@@ -29,8 +29,8 @@ def read_predictions(url: str, reference_url: str | None = None) -> Predictions:
     found = store.stat(key)
     if found is not None and found.size_bytes > MOST_BYTES:
         raise ConfigError(
-            f"{url} has {found.size_bytes / 2**30:.1f} GiB",
-            f"at most {MOST_BYTES / 2**30:.0f} GiB: it is read into memory",
+            f"{url} has {found.size_bytes / 2**20:,.0f} MiB",
+            f"at most {MOST_BYTES / 2**20:.0f} MiB: it is read into memory",
             "give the patches of one split only, and no columns but id, probability, label, slide, centre, split",
         )
     if not key.endswith(".csv"):

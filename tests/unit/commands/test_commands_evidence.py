@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,16 @@ from sentinode.commands import compare as compare_step
 from sentinode.commands import evaluate as evaluate_step
 from sentinode.commands.compare import CompareCommand
 from sentinode.commands.evaluate import EvaluateCommand, evaluate_file
+from sentinode.commands.evaluate_keep import refuse_early
 from sentinode.commands.predictions_input import read_lesion_sizes, read_predictions
 from sentinode.errors import ConfigError, EvaluationError
 from sentinode.evaluation import report_words
 from sentinode.evaluation.comparison import ComparisonConfig, ComparisonReport
 from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.records import EvaluationConfig, EvaluationReport
-from sentinode.evaluation.split_use import TEST_USE_KEY
+from sentinode.evaluation.split_use import TEST_USE_KEY, check_test_use, keep_test_use
 from sentinode.storage import open_store
+from sentinode.training.checkpoint import WEIGHTS_KEY
 
 QUICK = EvaluationConfig(resamples=100, prevalence=0.05)
 
@@ -67,6 +70,29 @@ def test_test_is_measured_once(tmp_path: Path) -> None:
     report, _ = evaluate_file(config.model_copy(update={"again": True}), config.predictions or "")
     assert report.test_uses == 2
     assert open_store(str(tmp_path)).stat(TEST_USE_KEY) is not None
+
+
+def test_a_run_is_refused_before_it_is_predicted_again(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    refuse_early(store, "d" * 64, again=False)  # nothing was predicted yet
+    store.put(WEIGHTS_KEY, b"weights")
+    test = Predictions.from_logits(
+        keys=["a", "b"],
+        logits=[0.0, 1.0],
+        labels=[0, 1],
+        split="test",
+        model_digest=hashlib.sha256(b"weights").hexdigest(),
+        manifest_digest="d" * 64,
+    )
+    test.write(store, "predictions/test.parquet")
+    refuse_early(store, "d" * 64, again=False)  # predicted, but never measured
+    keep_test_use(store, check_test_use(store, test, again=False))
+    with pytest.raises(ConfigError, match="--again"):
+        refuse_early(store, "d" * 64, again=False)
+    refuse_early(store, "d" * 64, again=True)
+    refuse_early(store, "e" * 64, again=False)  # another data set
+    store.put(WEIGHTS_KEY, b"other weights")
+    refuse_early(store, "d" * 64, again=False)
 
 
 def test_another_folder_for_the_report_does_not_reset_the_count(tmp_path: Path) -> None:
@@ -157,7 +183,7 @@ def test_wrong_inputs_are_refused(tmp_path: Path) -> None:
         read_predictions(only, str(tmp_path / "nowhere"))
     with (tmp_path / "huge.csv").open("wb") as file:
         file.truncate(3 * 2**30)  # a sparse file: it takes no room
-    with pytest.raises(ConfigError, match=r"has 3\.0 GiB"):
+    with pytest.raises(ConfigError, match="has 3,072 MiB"):
         read_predictions(str(tmp_path / "huge.csv"))
 
 
