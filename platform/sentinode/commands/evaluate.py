@@ -16,7 +16,7 @@ from sentinode.config import Frozen
 from sentinode.data.manifest import Manifest, load_manifest
 from sentinode.data.pixels import read_pixels
 from sentinode.distributed.cluster import ray_session
-from sentinode.distributed.inference import predict
+from sentinode.distributed.inference import model_digest, predict
 from sentinode.errors import ConfigError
 from sentinode.evaluation.gallery import gallery_patches, worst_errors
 from sentinode.evaluation.predictions import Predictions
@@ -155,7 +155,7 @@ def evaluate_run(config: EvaluateCommand, progress: ProgressCallback) -> Evaluat
     manifest, data = load_manifest(config.data or record.experiment.data)
     record.check_data(manifest)
     store = open_store(config.run)
-    refuse_early(store, record.manifest_digest, config.again)
+    refuse_early(store, model_digest(detector), record.manifest_digest, config.again)
     predictions: dict[Split, Predictions] = {
         split: _predict(detector, record, manifest, data, split, progress)
         for split in manifest.splits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 from sentinode.commands.predictions_input import read_lesion_sizes
@@ -15,7 +14,6 @@ from sentinode.evaluation.report_markdown import checklists, model_card
 from sentinode.evaluation.split_use import check_test_use, keep_test_use
 from sentinode.schema import Split
 from sentinode.storage import Store
-from sentinode.training.checkpoint import WEIGHTS_KEY
 
 REPORT_JSON: Final = "report.json"
 REPORT_HTML: Final = "report.html"
@@ -53,7 +51,7 @@ def measure(
     return report
 
 
-def refuse_early(run: Store, manifest_digest: str, again: bool) -> None:
+def refuse_early(run: Store, model_digest: str, manifest_digest: str, again: bool) -> None:
     """Refuse a second measurement before minutes are spent on predicting, where the run keeps those it was made of.
 
     Raises ConfigError as ``measure`` would.
@@ -62,7 +60,6 @@ def refuse_early(run: Store, manifest_digest: str, again: bool) -> None:
         kept = Predictions.read(run, f"predictions/{Split.TEST.value}.parquet")
     except (ObjectNotFoundError, EvaluationError):
         return
-    model_digest = hashlib.sha256(run.get(WEIGHTS_KEY)).hexdigest()
     if (kept.model_digest, kept.manifest_digest) == (model_digest, manifest_digest):
         check_test_use(run, kept, again)
 

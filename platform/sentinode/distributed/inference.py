@@ -54,6 +54,11 @@ class _Scorer:
         return score(detector, manifest, store, self.split)
 
 
+def model_digest(detector: Detector) -> str:
+    """SHA-256 of the weights, which names the model in its predictions."""
+    return hashlib.sha256(save(detector.net.state_dict())).hexdigest()
+
+
 def predict(
     detector: Detector,
     model: ModelConfig,
@@ -96,7 +101,7 @@ def predict(
         split=split.value,
         slides=columns.slides,
         centres=columns.centres,
-        model_digest=hashlib.sha256(weights).hexdigest(),
+        model_digest=model_digest(detector),
         manifest_digest=manifest.digest(),
     )
 

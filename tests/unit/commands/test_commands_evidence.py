@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.records import EvaluationConfig, EvaluationReport
 from sentinode.evaluation.split_use import TEST_USE_KEY, check_test_use, keep_test_use
 from sentinode.storage import open_store
-from sentinode.training.checkpoint import WEIGHTS_KEY
 
 QUICK = EvaluationConfig(resamples=100, prevalence=0.05)
 
@@ -74,25 +72,23 @@ def test_test_is_measured_once(tmp_path: Path) -> None:
 
 def test_a_run_is_refused_before_it_is_predicted_again(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    refuse_early(store, "d" * 64, again=False)  # nothing was predicted yet
-    store.put(WEIGHTS_KEY, b"weights")
+    refuse_early(store, "m" * 64, "d" * 64, again=False)  # nothing was predicted yet
     test = Predictions.from_logits(
         keys=["a", "b"],
         logits=[0.0, 1.0],
         labels=[0, 1],
         split="test",
-        model_digest=hashlib.sha256(b"weights").hexdigest(),
+        model_digest="m" * 64,
         manifest_digest="d" * 64,
     )
     test.write(store, "predictions/test.parquet")
-    refuse_early(store, "d" * 64, again=False)  # predicted, but never measured
+    refuse_early(store, "m" * 64, "d" * 64, again=False)  # predicted, but never measured
     keep_test_use(store, check_test_use(store, test, again=False))
     with pytest.raises(ConfigError, match="--again"):
-        refuse_early(store, "d" * 64, again=False)
-    refuse_early(store, "d" * 64, again=True)
-    refuse_early(store, "e" * 64, again=False)  # another data set
-    store.put(WEIGHTS_KEY, b"other weights")
-    refuse_early(store, "d" * 64, again=False)
+        refuse_early(store, "m" * 64, "d" * 64, again=False)
+    refuse_early(store, "m" * 64, "d" * 64, again=True)
+    refuse_early(store, "m" * 64, "e" * 64, again=False)  # another data set
+    refuse_early(store, "n" * 64, "d" * 64, again=False)  # another model
 
 
 def test_another_folder_for_the_report_does_not_reset_the_count(tmp_path: Path) -> None:
