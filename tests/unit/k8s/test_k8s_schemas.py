@@ -61,6 +61,19 @@ def kuberay_schemas(repository: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+def test_worker_groups_belong_to_one_writer(
+    repository: Path, kuberay_schemas: dict[str, dict[str, Any]]
+) -> None:
+    """Why an apply after the autoscaler, or after a rollout of an image, is a conflict, as the documents tell."""
+    groups = kuberay_schemas["RayCluster"]["properties"]["spec"]["properties"]["workerGroupSpecs"]
+    assert groups["type"] == "array"
+    assert groups.get("x-kubernetes-list-type", "atomic") == "atomic"
+    for document in ("kubernetes.md", "rollout.md"):
+        text = (repository / "docs" / document).read_text()
+        assert "workerGroupSpecs" in text
+        assert "--force-conflicts" in text
+
+
 def closed(schema: Any) -> Any:
     """The schema with unknown fields as errors: the API server drops them silently, unless asked to be strict."""
     if isinstance(schema, list):
