@@ -18,6 +18,16 @@ CORE_TRAIN_PATCHES_S = 182.0
 """Measured: pcam-small, one core of the idle machine."""
 CORE_DECODE_PATCHES_S = 9_470.0
 """Measured: JPEG by simplejpeg, one core."""
+DENSE_MULTIPLY_ADDS = {"pcam-small": 45.1e6, "p4m-densenet": 108.9e6}
+"""Of one cell of 32 x 32 pixels in a tile of 16 x 16 cells, scored densely; counted layer by layer."""
+CORE_READ_CELLS_S = 27_000.0
+"""Measured by CPU time: such tiles read from a JPEG pyramid with a level of 1 um/px, one core."""
+CORE_TISSUE_MM2_S = 174.0
+"""Measured by CPU time: finding tissue, area of glass."""
+FLOAT32_TERA_FLOPS = {"L4": 30.3, "L40S": 91.6, "H100": 66.9}
+"""Makers' figures, no tensor cores: bundles are scored in float32 without TensorFloat-32, as golden patches want it."""
+FILES_S = 5.0
+"""Assumed: heat map, outlines and tables of a slide, one core."""
 REPLICA_REQUESTS_S = 1_400.0
 """Measured on a busy machine: one JPEG a request, seed CNN, one replica of two CPUs behind HAProxy."""
 PCAM_PATCHES, EPOCHS = 262_144, 50
@@ -53,6 +63,8 @@ class Assumed:
 
     utilisation: float = 0.15
     """Share of a GPU's rate that networks this small reach."""
+    float32_utilisation: float = 0.3
+    """The same of its float32 rate, by dense scoring."""
     core_share: float = 0.8
     """Of the cores, what is left to decode by."""
     slide_mm: tuple[float, float] = (25.0, 50.0)
@@ -98,6 +110,32 @@ def rows(nodes: tuple[Node, ...], network: str, assumed: Assumed) -> Iterator[st
         )
 
 
+def many_slides(
+    nodes: tuple[Node, ...], assumed: Assumed, gpus: int = 8, slides: int = 1000
+) -> Iterator[str]:
+    """The table of ``slides`` scored densely on ``gpus`` nodes of one GPU, in Markdown.
+
+    A GPU and the cores beside it work at the same time (two or three slides an actor): the slower of them counts.
+    """
+    yield "| node | network | GPU, s a slide | cores, s a slide | bound by | in all | cost |"
+    yield f"|{' --- |' * 7}"
+    area_mm2 = assumed.slide_mm[0] * assumed.slide_mm[1]
+    for node in nodes:
+        if not node.gpu:
+            continue
+        core_s = assumed.slide_patches / CORE_READ_CELLS_S + area_mm2 / CORE_TISSUE_MM2_S + FILES_S
+        cores_s = core_s / (node.cores * assumed.core_share)
+        for network, work in DENSE_MULTIPLY_ADDS.items():
+            rate = FLOAT32_TERA_FLOPS[node.gpu] * 1e12 * assumed.float32_utilisation
+            gpu_s = assumed.slide_patches * work * 2 / rate
+            hours = max(gpu_s, cores_s) * slides / gpus / 3600
+            yield (
+                f"| {gpus} x {node.name} | {network} | {gpu_s:.2f} | {cores_s:.2f} "
+                f"| {'GPU' if gpu_s > cores_s else 'cores'} | {hours * 60:.0f} min "
+                f"| {hours * gpus * node.usd_h:.2f} USD |"
+            )
+
+
 def endpoint(nodes: tuple[Node, ...]) -> Iterator[str]:
     """What a CPU node answers."""
     for node in nodes:
@@ -116,6 +154,8 @@ def report(nodes: tuple[Node, ...] = NODES, assumed: Assumed = Assumed()) -> str
     for network in MULTIPLY_ADDS:
         lines += ["", f"**{network}** ({MULTIPLY_ADDS[network] / 1e6:.0f} million multiply-adds a patch)", ""]
         lines += rows(nodes, network, assumed)
+    lines += ["", "**1,000 slides of 100,000 x 200,000 pixels on 8 GPUs**, scored densely", ""]
+    lines += many_slides(nodes, assumed)
     return "\n".join([*lines, "", *endpoint(nodes)])
 
 
