@@ -66,7 +66,7 @@ class TrainingState:
 def seed_everything(*parts: int) -> None:
     """Seed torch's generators by ``parts``, e.g. (seed, epoch, step, rank): different parts, unrelated numbers."""
     digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
-    seed = int.from_bytes(digest[:8], "little", signed=True)
+    seed = int.from_bytes(digest[:8], "little")
     # Not torch.manual_seed: it formats the stack for each kind of device that is not in use, at every step.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
