@@ -30,7 +30,8 @@ from sentinode.data.ingest.config import IngestConfig
 from sentinode.data.synthetic import SyntheticConfig
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.ingest import ingest
-from sentinode.distributed.search import asha, search
+from sentinode.distributed.search import search
+from sentinode.distributed.search_stop import Ladders, early_stopping
 from sentinode.logs import no_progress
 from sentinode.search.config import Budget, SearchConfig, StopConfig
 from sentinode.search.records import SweepRecord, TrialRecord
@@ -111,7 +112,7 @@ def simulate(whole: SweepRecord) -> tuple[list[float], list[bool]]:
     longest = max(len(trial.epochs) for trial in whole.trials)
     ratios, same = [], []
     for _ in range(ORDERS):
-        scheduler = asha(config, empty, longest)
+        scheduler = early_stopping(empty.model_copy(update={"config": config}), longest)
         trained = [(trial, played(scheduler, trial)) for trial in rng.sample(whole.trials, len(whole.trials))]
         ratios.append(full / sum(epochs for _, epochs in trained))
         finished = [trial for trial, epochs in trained if epochs == len(trial.epochs)]
@@ -121,8 +122,9 @@ def simulate(whole: SweepRecord) -> tuple[list[float], list[bool]]:
 
 def played(scheduler: TrialScheduler, trial: TrialRecord) -> int:
     """Epochs of ``trial`` until the scheduler stops it."""
+    assert isinstance(scheduler, Ladders)
+    scheduler.join(trial.run, trial.number, trial.recipe.model.family)
     stand_in = SimpleNamespace(trial_id=trial.run)
-    scheduler.on_trial_add(None, stand_in)
     for epoch in trial.epochs:
         if scheduler.on_trial_result(None, stand_in, epoch.model_dump()) == TrialScheduler.STOP:
             return epoch.epoch

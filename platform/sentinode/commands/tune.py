@@ -17,10 +17,10 @@ from sentinode.data.audit import refuse_leaks
 from sentinode.data.manifest import load_manifest
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.search import search
-from sentinode.distributed.search_desk import BrokenOff
+from sentinode.distributed.search_desk import BrokenOff, Cause
 from sentinode.distributed.search_tracked import track_sweep
 from sentinode.distributed.trainer import ScalingSettings
-from sentinode.errors import ConfigError, SentinodeError
+from sentinode.errors import ClusterError, ConfigError, SentinodeError
 from sentinode.experiment import code_commit, versions_here
 from sentinode.search.config import Budget, RetrainConfig, SearchConfig
 from sentinode.search.cost import machine_name
@@ -86,13 +86,16 @@ def defaults(arguments: Sequence[str]) -> tuple[TuneCommand, list[str]]:
 
 
 def run(config: TuneCommand) -> int:
-    """Search, settle on the winner, and say what came of it; 130 where it was interrupted."""
+    """Search, settle on the winner, and say what came of it; 130 where a signal came.
+
+    Raises ClusterError where nodes were lost and the cluster has no room left for a trial.
+    """
     space = space_called(config.search.space)
     log.info("W&B: %s", check_tracking())
     sweep = begin(config)
     with _nothing_left(sweep), ray_session(config.ray_address), SweepTold(sweep) as told:
         broken_off = search(sweep, space, config.scaling, told, config.concurrent)
-        interrupted = broken_off is not None and broken_off.by_signal
+        interrupted = broken_off is not None and broken_off.interrupted
         result = sweep.conclude("interrupted" if interrupted else "searched")
         if not interrupted and result.winner is not None and config.retrain.seeds:
             broken_off = settle_winner(sweep, config.scaling, told, config.concurrent) or broken_off
@@ -124,7 +127,7 @@ def begin(config: TuneCommand) -> Sweep:
 
 def _close(sweep: Sweep, broken_off: BrokenOff | None) -> int:
     """Keep the report, track the whole, say what came of it; the exit code."""
-    interrupted = broken_off is not None and broken_off.by_signal
+    interrupted = broken_off is not None and broken_off.interrupted
     result = sweep.conclude("interrupted" if interrupted else sweep.record.state)
     sweep.store.put(REPORT_KEY, render_sweep(sweep.record).encode())
     track_sweep(sweep)
@@ -134,6 +137,10 @@ def _close(sweep: Sweep, broken_off: BrokenOff | None) -> int:
         log.info(
             "broken off, for %s; go on by: sentinode tune --resume --sweep %s",
             *(broken_off.why, sweep.store.url),
+        )
+    if broken_off is not None and broken_off.cause is Cause.NO_ROOM:
+        raise ClusterError(
+            broken_off.why, "room for one trial at least", "bring nodes back, then go on by --resume"
         )
     if interrupted:
         return INTERRUPTED

@@ -12,15 +12,15 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from types import SimpleNamespace
 
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.schedulers import FIFOScheduler
 
 from sentinode.distributed.search_desk import BrokenOff, Desk, SweepOnlooker
-from sentinode.distributed.search_room import trials_at_a_time
-from sentinode.distributed.search_trial import RUNG_FIGURES, run_trial
+from sentinode.distributed.search_room import Nodes, RoomWatch, trials_at_a_time
+from sentinode.distributed.search_stop import early_stopping
+from sentinode.distributed.search_trial import run_trial
 from sentinode.distributed.search_tune import (
     ATTEMPTS_AFTER_LOSS,
     TrialMessenger,
@@ -30,8 +30,7 @@ from sentinode.distributed.search_tune import (
 from sentinode.distributed.stop_signals import StopSignals
 from sentinode.distributed.trainer import ScalingSettings
 from sentinode.errors import ConfigError
-from sentinode.search.config import SearchConfig
-from sentinode.search.records import SweepRecord, TrialRecord
+from sentinode.search.records import TrialRecord
 from sentinode.search.sampler import Proposer
 from sentinode.search.space import Space
 from sentinode.search.sweep import Sweep
@@ -69,7 +68,7 @@ def search(
         return None if proposed is None else sweep.add(*proposed)
 
     desk = Desk(sweep, next_trial, proposer.tell, onlooker)
-    return _run(desk, scaling, asha(record.config, record, proposer.longest), concurrent, sweep.spent)
+    return _run(desk, scaling, early_stopping(record, proposer.longest), concurrent, sweep.spent)
 
 
 def train_again(
@@ -84,29 +83,6 @@ def train_again(
     return _run(desk, scaling, FIFOScheduler(), concurrent, lambda: None)
 
 
-def asha(config: SearchConfig, record: SweepRecord, longest: int) -> FIFOScheduler:
-    """The scheduler for trials of at most ``longest`` epochs, which knows how those of ``record`` did."""
-    if not config.stop.early:
-        return FIFOScheduler()
-    figure = RUNG_FIGURES[config.quality]
-    scheduler = ASHAScheduler(
-        time_attr="epoch",
-        metric=figure,
-        mode="max",
-        # No rung at the very end: a trial that has come so far is finished.
-        max_t=max(longest - 1, config.stop.grace_epochs),
-        grace_period=config.stop.grace_epochs,
-        reduction_factor=config.stop.reduction,
-        stop_last_trials=False,
-    )
-    for trial in record.trials:
-        former = SimpleNamespace(trial_id=trial.run)
-        scheduler.on_trial_add(None, former)
-        for epoch in trial.epochs:
-            scheduler.on_trial_result(None, former, epoch.model_dump())
-    return scheduler
-
-
 def _run(
     desk: Desk,
     scaling: ScalingSettings,
@@ -115,10 +91,9 @@ def _run(
     spent: Callable[[], str | None],
 ) -> BrokenOff | None:
     """Let Ray Tune run what the desk hands out; why it was broken off, None where it was not."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = trials_at_a_time(nodes, scaling)
+    room = trials_at_a_time(_nodes(), scaling)
     with StopSignals() as signals:
-        stopper = TrialStopper(signals, spent)
+        stopper = TrialStopper(signals, spent, RoomWatch(_nodes, scaling))
         try:
             while stopper.broken_off is None and desk.has_more():
                 _fit(desk, scaling, scheduler, min(room, concurrent or room), stopper)
@@ -170,6 +145,10 @@ def _fit(
     finally:
         with suppress(OSError):
             shutil.rmtree(folder)
+
+
+def _nodes() -> Nodes:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _calm_tune() -> None:

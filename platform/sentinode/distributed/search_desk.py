@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Protocol
 
 from sentinode.distributed.search_trial import Told
@@ -23,12 +24,26 @@ class SweepOnlooker(Protocol):
     def over(self, trial: TrialRecord) -> None: ...
 
 
+class Cause(Enum):
+    """What broke a search off."""
+
+    SIGNAL = auto()
+    BUDGET = auto()
+    NO_ROOM = auto()
+    """Nodes were lost, and none came that a trial would fit on."""
+
+
 @dataclass(frozen=True)
 class BrokenOff:
     """Why trials were broken off."""
 
     why: str
-    by_signal: bool
+    cause: Cause
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether nothing more may be done now; a spent budget of the search leaves time for its winner."""
+        return self.cause is not Cause.BUDGET
 
 
 class Desk:

@@ -8,7 +8,8 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from sentinode.distributed.search_desk import BrokenOff, Desk
+from sentinode.distributed.search_desk import BrokenOff, Cause, Desk
+from sentinode.distributed.search_room import RoomWatch
 from sentinode.distributed.search_trial import Told, TrialTask
 from sentinode.distributed.stop_signals import StopSignals
 from sentinode.distributed.trainer import ScalingSettings
@@ -87,10 +88,10 @@ class TrialMessenger(tune.Callback):  # type: ignore[misc]
 
 
 class TrialStopper(tune.Stopper):  # type: ignore[misc]
-    """Ends everything when a signal came or a budget is spent."""
+    """Ends everything when a signal came, a budget is spent, or no node is left that a trial fits on."""
 
-    def __init__(self, signals: StopSignals, spent: Callable[[], str | None]) -> None:
-        self._signals, self._spent = signals, spent
+    def __init__(self, signals: StopSignals, spent: Callable[[], str | None], room: RoomWatch) -> None:
+        self._signals, self._spent, self._room = signals, spent, room
         self.broken_off: BrokenOff | None = None
 
     def __call__(self, trial_id: str, result: Any) -> bool:
@@ -99,7 +100,9 @@ class TrialStopper(tune.Stopper):  # type: ignore[misc]
     def stop_all(self) -> bool:
         if self.broken_off is None:
             if self._signals.came is not None:
-                self.broken_off = BrokenOff(self._signals.came, by_signal=True)
+                self.broken_off = BrokenOff(self._signals.came, Cause.SIGNAL)
             elif (why := self._spent()) is not None:
-                self.broken_off = BrokenOff(why, by_signal=False)
+                self.broken_off = BrokenOff(why, Cause.BUDGET)
+            elif (why := self._room.gone()) is not None:
+                self.broken_off = BrokenOff(why, Cause.NO_ROOM)
         return self.broken_off is not None

@@ -32,6 +32,8 @@ class StopConfig(Frozen):
     """Epochs that every trial gets."""
     reduction: int = Field(default=3, ge=2)
     """At epoch grace, grace * reduction, ... the best 1 / reduction of the trials go on."""
+    within_family: bool = True
+    """Compare trials of one family of networks only; else those that learn slowly at first are stopped for it."""
 
 
 class Budget(Frozen):

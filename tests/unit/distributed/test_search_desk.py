@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from ray.tune.schedulers import TrialScheduler
-from search_parts import epoch, sweep_record, trial
+from search_parts import epoch, sweep_record
 
-from sentinode.distributed.search import asha
 from sentinode.distributed.search_desk import Desk
 from sentinode.distributed.search_trial import Told, reason_of
 from sentinode.errors import TrainingError
-from sentinode.search.config import SearchConfig, StopConfig
 from sentinode.search.records import Cost, TrialRecord, TrialState
 from sentinode.search.sweep import Sweep
 from sentinode.storage import open_store
@@ -84,31 +80,6 @@ def test_after_a_kill_for_memory_all_go_on_but_the_one_that_is_killed_twice(tmp_
     handed = at.hand_out()
     assert handed is not None
     assert handed.run == modest.run
-
-
-def test_early_stopping_knows_the_trials_of_a_former_process() -> None:
-    former = sweep_record(*(trial(n, 0.7 + n / 100, 0.8, 0.85, 0.9) for n in range(6)))
-    for early, expected in ((True, TrialScheduler.STOP), (False, TrialScheduler.CONTINUE)):
-        config = SearchConfig(stop=StopConfig(early=early))
-        scheduler = asha(config, former, longest=9)
-        poor = SimpleNamespace(trial_id="poor")
-        scheduler.on_trial_add(None, poor)
-        assert scheduler.on_trial_result(None, poor, epoch(1, 0.6).model_dump()) == expected
-        good = SimpleNamespace(trial_id="good")
-        scheduler.on_trial_add(None, good)
-        assert scheduler.on_trial_result(None, good, epoch(1, 0.9).model_dump()) == TrialScheduler.CONTINUE
-
-
-def test_no_trial_is_stopped_at_its_last_epoch() -> None:
-    """The rungs are at 1 and 3 of 9 epochs: what is judged there and goes on is trained to its end."""
-    scheduler = asha(SearchConfig(), sweep_record(*(trial(n, *[0.9] * 9) for n in range(6))), longest=9)
-    falling = SimpleNamespace(trial_id="falling")
-    scheduler.on_trial_add(None, falling)
-    figures = [0.9] * 8 + [0.1]
-    decisions = [
-        scheduler.on_trial_result(None, falling, epoch(n + 1, x).model_dump()) for n, x in enumerate(figures)
-    ]
-    assert set(decisions) == {TrialScheduler.CONTINUE}
 
 
 @pytest.mark.parametrize(
