@@ -4,7 +4,8 @@
 
 The client is wrk (Debian package) with one thread. Writes benchmarks/out/serve.json. Ratios: vs_litserve,
 vs_fastapi_ort, vs_bare_asgi (requests/s), bulk_vs_onnxruntime (patches/s of requests with 256 patches of raw
-pixels, two connections, against ONNX Runtime alone in batches of 64).
+pixels, two connections, against ONNX Runtime alone in batches of 64). With ``--processes N`` every server has N
+processes, and the file is serve_many.json.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4, help="of each case in each round")
+    parser.add_argument("--processes", type=int, default=1, help="of every server: replicas, or workers")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is not installed: apt-get install wrk")
@@ -63,7 +65,7 @@ def main() -> None:
     try:
         registry, digest = seal_seed_cnn(folder)
         model = f"{registry}/bundles/{digest}/model.onnx"
-        servers = start(registry, digest, model)
+        servers = start(registry, digest, model, options.processes)
         measures, skipped = measure(folder, servers, model, options.rounds, options.seconds)
     finally:
         for server in servers.values():
@@ -76,7 +78,8 @@ def main() -> None:
     pairs |= {"vs_bare_asgi": (OURS, BARE), "bulk_vs_onnxruntime": (BULK, ALONE)}
     ratios = {k: ratio(measures[a], measures[b]) for k, (a, b) in pairs.items() if b in measures}
     show(rows, ratios)
-    print(write("serve", rows, ratios, PACKAGES, note="64 connections; bulk: 2; the client shares the cores"))
+    note = f"64 connections; bulk: 2; the client shares the cores; {options.processes} process(es) a server"
+    print(write("serve" if options.processes == 1 else "serve_many", rows, ratios, PACKAGES, note=note))
 
 
 class Load(Measure):
@@ -120,15 +123,18 @@ def patches(count: int) -> np.ndarray:
     return random_patches(count, seed=4)
 
 
-def start(registry: str, digest: str, model: str) -> dict[str, subprocess.Popen[bytes]]:
+def start(registry: str, digest: str, model: str, processes: int) -> dict[str, subprocess.Popen[bytes]]:
     """All servers, ready to answer; those that do not come up are left out."""
     cli = "from sentinode.cli import main; raise SystemExit(main())"
     flags = ["--registry", registry, "--bundle", digest, "--ingress", "haproxy", "--port", str(PORTS[OURS])]
+    flags += ["--num-replicas", str(processes)]
     commands = {OURS: [sys.executable, "-c", cli, "serve", *flags]}
     for name, kind in ((BARE, "bare"), (FASTAPI, "fastapi")):
-        commands[name] = [sys.executable, str(HERE / "serve_peers.py"), kind, model, str(PORTS[name])]
+        commands[name] = [sys.executable, str(HERE / "serve_peers.py"), kind, model]
+        commands[name] += [str(PORTS[name]), str(processes)]
     if PEERS.exists():
-        commands[LITSERVE] = [str(PEERS), str(HERE / "serve_litserve.py"), model, str(PORTS[LITSERVE])]
+        commands[LITSERVE] = [str(PEERS), str(HERE / "serve_litserve.py"), model]
+        commands[LITSERVE] += [str(PORTS[LITSERVE]), str(processes)]
     environment = {**os.environ, "SENTINODE_API_KEYS": KEY}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     servers = {

@@ -1,4 +1,4 @@
-"""LitServe with batches of up to 64: ``serve_litserve.py MODEL PORT``. It takes forms with a part ``image``."""
+"""LitServe with batches of up to 64: ``serve_litserve.py MODEL PORT WORKERS``. It takes forms with a part ``image``."""
 
 import math
 import sys
@@ -39,5 +39,5 @@ class Api(litserve.LitAPI):
 
 if __name__ == "__main__":
     api = Api(sys.argv[1], max_batch_size=64, batch_timeout=0.002, api_path="/")
-    server = litserve.LitServer(api, accelerator="cpu")
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=int(sys.argv[3]))
     server.run(port=int(sys.argv[2]), log_level="warning", generate_client_file=False)

@@ -1,4 +1,4 @@
-"""Servers to compare with, each the plainest program of its kind: ``serve_peers.py bare|fastapi MODEL PORT``.
+"""Servers to compare with, each the plainest program of its kind: ``serve_peers.py bare|fastapi MODEL PORT PROCESSES``.
 
 All decode one JPEG with simplejpeg and ask ONNX Runtime with one thread, as the endpoint does; none checks
 anything else.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from typing import Any
 
@@ -31,8 +32,8 @@ def probability(model: onnxruntime.InferenceSession, body: bytes) -> float:
     return 1 / (1 + math.exp(-float(model.run(None, {"images": image[None]})[0][0])))
 
 
-def bare(path: str, port: int) -> None:
-    """An ASGI function under uvicorn."""
+def bare(path: str) -> Any:
+    """An ASGI function."""
     model = session(path)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -51,19 +52,33 @@ def bare(path: str, port: int) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": text})
 
-    uvicorn.run(app, port=port, lifespan="off", access_log=False, log_level="warning")
+    return app
 
 
-def fastapi(path: str, port: int) -> None:
-    """A FastAPI route under uvicorn."""
+def fastapi(path: str) -> Any:
+    """A FastAPI route."""
     model, app = session(path), FastAPI()
 
     @app.post("/")
     async def predict(request: Request) -> dict[str, float]:
         return {"probability": probability(model, await request.body())}
 
-    uvicorn.run(app, port=port, access_log=False, log_level="warning")
+    return app
+
+
+def build() -> Any:
+    """For each of uvicorn's processes: what the environment names."""
+    return {"bare": bare, "fastapi": fastapi}[os.environ["PEER"]](os.environ["MODEL"])
 
 
 if __name__ == "__main__":
-    {"bare": bare, "fastapi": fastapi}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
+    os.environ.update(PEER=sys.argv[1], MODEL=sys.argv[2])
+    uvicorn.run(
+        "serve_peers:build",
+        factory=True,
+        port=int(sys.argv[3]),
+        workers=int(sys.argv[4]),
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+    )
