@@ -2,7 +2,8 @@
 
     make bench-data        or        python benchmarks/bench_data.py --data ../shared/data/kaggle --rounds 7
 
-Writes benchmarks/out/data.json and data.png. Ratios: npy_vs_webdataset (cached npy shards against
+Writes benchmarks/out/data.json and data.png. With ``--parts`` they are called data_parts.*.
+Ratios: npy_vs_webdataset (cached npy shards against
 webdataset's default pipeline on JPEG shards), npy_vs_webdataset_npy (both on npy members), npy_vs_memcpy,
 jpeg_vs_webdataset (the same shards, written by webdataset), jpeg_q95_vs_webdataset (the same shards, our own
 of quality 95), first_epoch_vs_boto3 (bytes/s of a first epoch,
@@ -52,29 +53,37 @@ PEERS = Path(__file__).resolve().parent.parent / ".venv-peers" / "bin" / "python
 PEER_PACKAGES = ["numpy", "litdata", "mosaicml-streaming", "imagecodecs", "opencv-python-headless"]
 DECODERS = ("simplejpeg", "imagecodecs", "opencv", "Pillow")
 THREADS = 8
+PARTS = ("loading", "first-epoch", "planning")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="a folder in Kaggle's layout; default: synthetic patches")
     parser.add_argument("--patches", type=int, default=10_000)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each case in each round")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="sentinode-bench-data-"))
     try:
         patches = load_patches(options.patches, options.data)
-        rows, ratios = first_epochs(patches, folder / "s3", 2 * options.rounds)
-        more_rows, more_ratios = loading(patches, folder, options.rounds, options.seconds)
-        rows = [*more_rows, *rows, planning()]
-        ratios = {**more_ratios, **ratios}
+        rows, ratios = list[dict[str, Any]](), dict[str, list[float]]()
+        if "first-epoch" in options.parts:
+            rows, ratios = first_epochs(patches, folder / "s3", 2 * options.rounds)
+        if "loading" in options.parts:
+            more_rows, more_ratios = loading(patches, folder, options.rounds, options.seconds)
+            rows, ratios = [*more_rows, *rows], {**more_ratios, **ratios}
+        if "planning" in options.parts:
+            rows.append(planning())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     show(rows, ratios)
     note = f"one core, batches of {cases.BATCH} in random order, {options.patches} patches: {patches.origin}"
     peers = versions_of(PEERS, PEER_PACKAGES) if PEERS.exists() else {}
-    print(write("data", rows, ratios, PACKAGES, note=note, peers=peers))
-    print(plot("data", rows, "Loading patches, one core", "patches/s"))
+    name = "data" if set(options.parts) == set(PARTS) else "data_parts"
+    print(write(name, rows, ratios, PACKAGES, note=note, peers=peers))
+    if "loading" in options.parts:
+        print(plot(name, rows, "Loading patches, one core", "patches/s"))
 
 
 def loading(
