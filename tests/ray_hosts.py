@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import subprocess
 from collections.abc import Mapping
 
@@ -26,6 +27,8 @@ class Machines:
             "NO_PROXY": "*",
             "PYTHONPATH": f"{ROOT / 'platform'}:{ROOT / 'serve'}",
             "WANDB_MODE": "disabled",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
         }
         """What every process is told."""
 

@@ -32,7 +32,8 @@ def test_two_stages_from_a_base_that_is_given(repository: Path, name: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "extras"), [("serve", {"serve"}), ("train", {"train", "serve", "slides", "cluster"})]
+    ("name", "extras"),
+    [("serve", {"serve", "traces"}), ("train", {"train", "serve", "traces", "slides", "cluster"})],
 )
 def test_what_each_image_can_do(repository: Path, name: str, extras: set[str]) -> None:
     """Rollouts run in the cluster from `train`; `serve` has neither PyTorch nor a client of Kubernetes."""
