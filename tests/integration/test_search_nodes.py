@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
+from cluster_parts import two_nodes
 from ray.cluster_utils import Cluster
 from search_parts import sweep_record
 from training_parts import write_lesson
 
 from sentinode.distributed import search_room
-from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.search import search
 from sentinode.distributed.search_desk import BrokenOff, Cause
 from sentinode.distributed.trainer import ScalingSettings
@@ -36,16 +35,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch, repository: Path) -> Iterator[Clust
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("PYTHONPATH", str(repository / "platform"))
     monkeypatch.setattr(search_room, "ROOM_PATIENCE_S", 5.0)
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    try:
-        for _ in range(2):
-            found.add_node(num_cpus=1)
-        found.wait_for_nodes()
-        with ray_session(found.address):
-            yield found
-    finally:
-        ray.shutdown()
-        found.shutdown()
+    with two_nodes() as found:
+        yield found
 
 
 def always_the_same(choose: Choices) -> Recipe:

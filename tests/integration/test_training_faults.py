@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-import ray
+from cluster_parts import two_nodes
 from faults import FaultProxy, error
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
@@ -41,16 +41,8 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, repository: Pa
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """A head without CPUs and two nodes of one each."""
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    try:
-        for _ in range(2):
-            found.add_node(num_cpus=1)
-        found.wait_for_nodes()
-        with ray_session(found.address):
-            yield found
-    finally:
-        ray.shutdown()
-        found.shutdown()
+    with two_nodes() as found:
+        yield found
 
 
 ELASTIC = ScalingSettings(num_workers=2, min_workers=1, resize_every_s=2.0)

@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 
+from sentinode.evaluation.heat_map import HeatMap
 from sentinode.evaluation.predictions import Predictions
 
 
@@ -25,3 +26,16 @@ def make_predictions(
         model_digest="m" * 64,
         manifest_digest="d" * 64,
     )
+
+
+def warm_slides(count: int, seed: int, cell_um: float) -> tuple[dict[str, HeatMap], dict[str, bool]]:
+    """Slides of 8 x 8 cells, and their labels; every second one is tumour and has a warmer corner."""
+    rng = np.random.default_rng(seed)
+    cells = np.stack(np.meshgrid(np.arange(8), np.arange(8)), -1).reshape(-1, 2)
+    found, labels = {}, {}
+    for i in range(count):
+        warm = (cells < 3).all(axis=1) & (i % 2 == 1)
+        p = 1 / (1 + np.exp(-(rng.normal(-2, 1.5, 64) + 2 * warm)))
+        found[f"s{i:04d}"] = HeatMap.of(p, cells, cell_um)
+        labels[f"s{i:04d}"] = i % 2 == 1
+    return found, labels

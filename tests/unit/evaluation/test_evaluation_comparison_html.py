@@ -15,16 +15,20 @@ from sentinode.schema import RESEARCH_USE_ONLY
 A = make_predictions(400, "test", 2)
 
 
-def worse() -> Predictions:
-    logits = A.logits + np.random.default_rng(5).normal(size=len(A)) * 2
+def other(seed: int, sd: float) -> Predictions:
+    """A's logits with noise."""
     return Predictions.from_logits(
         keys=A.keys,
-        logits=logits,
+        logits=A.logits + np.random.default_rng(seed).normal(size=len(A)) * sd,
         labels=A.labels,
         split="test",
         model_digest="b" * 64,
         manifest_digest="d" * 64,
     )
+
+
+def worse() -> Predictions:
+    return other(5, 2)
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +69,6 @@ def test_the_headline_claims_no_more_than_the_interval(report: ComparisonReport)
     assert "B is the better one" in headline(swapped)
     same = compare(A, A, ComparisonConfig(resamples=100))
     assert "cannot be estimated" in headline(same)
-    close = A.logits + np.random.default_rng(1).normal(size=len(A)) * 0.05
-    other = Predictions.from_logits(
-        keys=A.keys,
-        logits=close,
-        labels=A.labels,
-        split="test",
-        model_digest="c" * 64,
-        manifest_digest="d" * 64,
-    )
     assert "do not show which of the two is better" in headline(
-        compare(A, other, ComparisonConfig(resamples=100))
+        compare(A, other(1, 0.05), ComparisonConfig(resamples=100))
     )

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from evaluation_parts import make_predictions
+from evaluation_parts import make_predictions, warm_slides
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -34,16 +34,8 @@ FEW = SlideLevelConfig(resamples=200)
 
 
 def maps(count: int, seed: int = 0, placed: bool = True) -> tuple[dict[str, HeatMap], dict[str, bool]]:
-    """Slides of 8 x 8 cells; every second one has a warmer corner."""
-    rng = np.random.default_rng(seed)
-    cells = np.stack(np.meshgrid(np.arange(8), np.arange(8)), -1).reshape(-1, 2)
-    found, labels = {}, {}
-    for i in range(count):
-        warm = (cells < 3).all(axis=1) & (i % 2 == 1)
-        p = 1 / (1 + np.exp(-(rng.normal(-2, 1.5, 64) + 2 * warm)))
-        found[f"s{i:03d}"] = HeatMap.of(p, cells, 250.0) if placed else HeatMap.of(p)
-        labels[f"s{i:03d}"] = i % 2 == 1
-    return found, labels
+    found, labels = warm_slides(count, seed, 250.0)
+    return found if placed else {name: HeatMap.of(one.probabilities_N) for name, one in found.items()}, labels
 
 
 class TestPooling:

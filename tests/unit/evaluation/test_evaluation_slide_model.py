@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluation_parts import warm_slides
 
 from sentinode.commands.evaluate_slides import measure_slides
 from sentinode.commands.screen import ScreenCommand
@@ -30,16 +31,7 @@ LOGISTIC = ScreeningConfig(pooling=PoolingConfig(method=Pooling.LOGISTIC), sensi
 
 
 def cohort(count: int, seed: int = 0) -> tuple[dict[str, HeatMap], dict[str, bool]]:
-    """Slides of 8 x 8 cells; every second one has a warmer corner."""
-    rng = np.random.default_rng(seed)
-    cells = np.stack(np.meshgrid(np.arange(8), np.arange(8)), -1).reshape(-1, 2)
-    found, labels = {}, {}
-    for i in range(count):
-        warm = (cells < 3).all(axis=1) & (i % 2 == 1)
-        p = 1 / (1 + np.exp(-(rng.normal(-2, 1.5, 64) + 2 * warm)))
-        found[f"s{i:04d}"] = HeatMap.of(p, cells, 31.0)
-        labels[f"s{i:04d}"] = i % 2 == 1
-    return found, labels
+    return warm_slides(count, seed, 31.0)
 
 
 def test_the_sensitivity_over_new_slides_is_kept_on_average_and_is_no_more_careful_than_it_need_be() -> None:

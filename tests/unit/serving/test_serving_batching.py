@@ -97,12 +97,19 @@ def test_failure_of_the_work_reaches_all_and_the_next_batch_runs() -> None:
     asyncio.run(run())
 
 
-def test_caller_that_gave_up_takes_no_place_in_a_batch() -> None:
-    seen: list[int] = []
+class Recorder:
+    """Work that keeps what it was given."""
 
-    def record(items: Sequence[int]) -> list[int | Exception]:
-        seen.extend(items)
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def __call__(self, items: Sequence[int]) -> list[int | Exception]:
+        self.seen.extend(items)
         return list(items)
+
+
+def test_caller_that_gave_up_takes_no_place_in_a_batch() -> None:
+    record = Recorder()
 
     async def run() -> None:
         batcher = MicroBatcher(record, max_batch=64, wait_s=0.02)
@@ -115,15 +122,11 @@ def test_caller_that_gave_up_takes_no_place_in_a_batch() -> None:
             await leaver
 
     asyncio.run(run())
-    assert seen == [2]
+    assert record.seen == [2]
 
 
 def test_whose_client_is_gone_is_not_computed() -> None:
-    seen: list[int] = []
-
-    def record(items: Sequence[int]) -> list[int | Exception]:
-        seen.extend(items)
-        return list(items)
+    record = Recorder()
 
     async def run() -> None:
         batcher = MicroBatcher(record, max_batch=64, wait_s=0.02)
@@ -134,4 +137,4 @@ def test_whose_client_is_gone_is_not_computed() -> None:
             await gone
 
     asyncio.run(run())
-    assert seen == [2]
+    assert record.seen == [2]
