@@ -86,6 +86,10 @@ class LocalEndpoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Shutting down kills the proxy, whatever it is in the middle of. A deleted application first answers what
+        # is under way, through a proxy that is still there.
+        with contextlib.suppress(RuntimeError, TimeoutError, ray.exceptions.RayError):
+            serve.delete(_APPLICATION)
         _shut_down()
 
     def _wait_until_healthy(self) -> None:
