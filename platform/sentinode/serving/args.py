@@ -87,6 +87,8 @@ class ServeArgs(Frozen):
     """GPUs that Ray reserves for a replica."""
     max_ongoing_requests: int = Field(default=256, ge=1)
     """Requests that a replica works on at once; well above max_batch, or batches stay small."""
+    fast_lane: bool = True
+    """Behind HAProxy, predictions go from a replica's server straight to its model, past Ray's own handling."""
     max_queued_requests: int = Field(default=1024, ge=1)
     """Requests that wait at each proxy; more are refused with 503."""
     retry_after_s: int = Field(default=1, ge=0)

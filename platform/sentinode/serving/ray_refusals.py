@@ -32,7 +32,10 @@ _REPLACED: Final = (b"content-length", b"content-type")
 
 def middlewares() -> list[Middleware]:
     """For Ray Serve: called once in each process that takes requests."""
-    return [Middleware(JsonRefusals)]
+    from sentinode.serving.fast_lane import FastLane
+
+    # The last is the outermost.
+    return [Middleware(JsonRefusals), Middleware(FastLane)]
 
 
 class JsonRefusals:
@@ -57,14 +60,15 @@ class JsonRefusals:
                 headers = {name.lower(): value for name, value in message["headers"]}
                 if headers.get(b"content-type", b"").startswith(b"text/plain"):
                     status = message["status"]
-                    await _refuse(status, headers, send, is_oip="/v2/" in scope["path"])
+                    await refuse(status, headers, send, is_oip="/v2/" in scope["path"])
                     return
             await send(message)
 
         await self._app(scope, receive, in_json)
 
 
-async def _refuse(status: int, headers: dict[bytes, bytes], send: Send, *, is_oip: bool) -> None:
+async def refuse(status: int, headers: dict[bytes, bytes], send: Send, *, is_oip: bool = False) -> None:
+    """Answer with our words for ``status`` (408, 500, 503); ``headers`` are Ray's, by their names in small letters."""
     reason, expected, remedy = _WORDS[status]
     refusal = {"status": status, "reason": reason, "expected": expected, "remedy": remedy}
     error = {"error": f"{reason}; expected: {expected}; what to do: {remedy}"}
