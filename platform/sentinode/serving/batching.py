@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sentinode.errors import BusyError
 
@@ -41,7 +41,9 @@ class MicroBatcher(Generic[Item, Result]):
     A batch starts when ``max_batch`` patches wait, or ``wait_s`` seconds after the first of them came; items
     that come while a batch runs form the next one, which starts at once. So an idle server adds at most
     ``wait_s`` and a busy one nothing. ``work`` takes the items and returns a result for each, in order; a
-    result that is an exception is raised to its submitter alone, an exception raised by ``work`` to all.
+    result that is an exception is raised to its submitter alone, an exception raised by ``work`` to all. With
+    ``conclude``, ``work`` may return anything and ``conclude`` makes the results of it, in the event loop: what holds
+    the interpreter lock belongs there, for two threads that hand it to and fro take longer than one.
 
     An item may hold many patches (``size`` of ``submit``); one that exceeds ``max_batch`` runs alone. More than
     ``max_waiting`` patches in the queue are refused with BusyError, at once. Batchers that share an ``executor``
@@ -50,13 +52,15 @@ class MicroBatcher(Generic[Item, Result]):
 
     def __init__(
         self,
-        work: Callable[[Sequence[Item]], Sequence[Result | Exception]],
+        work: Callable[[Sequence[Item]], Any],
         max_batch: int,
         wait_s: float,
         max_waiting: int = 1 << 30,
         executor: Executor | None = None,
+        conclude: Callable[[Any], Sequence[Result | Exception]] | None = None,
     ) -> None:
         self._work = work
+        self._conclude = conclude
         self._max_batch = max_batch
         self._wait_s = wait_s
         self._max_waiting = max_waiting
@@ -134,14 +138,13 @@ class MicroBatcher(Generic[Item, Result]):
         loop: asyncio.AbstractEventLoop,
         batch: list[_Waiting[Item, Result]],
         started_s: float,
-        done: asyncio.Future[Sequence[Result | Exception]],
+        done: asyncio.Future[Any],
     ) -> None:
         self._busy = False
         if self._waiting:
             # Before the answers go out: the thread works while the loop does.
             self._start(loop)
-        failure = done.exception()
-        results = [failure] * len(batch) if failure is not None else done.result()
+        results = self._results(len(batch), done)
         size = sum(waiting.size for waiting in batch)
         for waiting, result in zip(batch, results, strict=True):
             if waiting.future.done():
@@ -150,3 +153,11 @@ class MicroBatcher(Generic[Item, Result]):
                 waiting.future.set_exception(result)
             else:
                 waiting.future.set_result(Answer(result, started_s - waiting.since_s, size))
+
+    def _results(self, count: int, done: asyncio.Future[Any]) -> Sequence[Result | BaseException]:
+        try:
+            made = done.result()
+            results: Sequence[Result | BaseException] = self._conclude(made) if self._conclude else made
+        except BaseException as failure:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            return [failure] * count
+        return results

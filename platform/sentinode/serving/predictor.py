@@ -18,7 +18,7 @@ from sentinode.bundle.golden import probabilities
 from sentinode.errors import RequestError
 from sentinode.evaluation.calibrator import Calibration
 from sentinode.schema import PATCH_PX
-from sentinode.serving.engine import Engine
+from sentinode.serving.engine import Engine, Scores
 from sentinode.serving.limits import is_bounded_jpeg
 from sentinode.serving.protocol import decode_into
 from sentinode.serving.quality import Flag, Quality
@@ -27,6 +27,8 @@ Judge = Callable[[NDArray[np.uint8], NDArray[np.float64]], Quality]
 """Looks at patches uint8 [B, 96, 96, 3] and their probabilities [B], and says which must get no verdict."""
 
 _UNCALIBRATED = Calibration()
+_QUICK = 64
+"""Patches whose gate takes the event loop about a millisecond."""
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +97,21 @@ class _Rows:
     flags: tuple[Flag, ...]
 
 
+@dataclass(slots=True, eq=False)
+class Computed:
+    """A batch between the model and its answers."""
+
+    images_BHWC: NDArray[np.uint8]
+    rows: list[_Rows | RequestError]
+    scores: Scores | None
+    """None where no patch could be decoded."""
+    began_s: float
+    inference_began_s: float
+    inference_s: float
+    quality: Quality | None = None
+    gate_s: float = 0.0
+
+
 class Predictor:
     """Scores batches of jobs with one engine. ``adjusted`` is the calibration for a stated prevalence."""
 
@@ -105,19 +122,31 @@ class Predictor:
 
     def __call__(self, jobs: Sequence[Job]) -> list[Scored | Exception]:
         """Score each job; one that cannot be decoded gets its RequestError and does not disturb the others."""
+        return self.conclude(self.compute(jobs))
+
+    def compute(self, jobs: Sequence[Job]) -> Computed:
+        """The first half: pixels and the model, almost all of it outside the interpreter lock. Of many patches, the
+        gate as well: the event loop has others to see to.
+        """
         began_s = time.perf_counter()
         images_BHWC, rows = _gather(jobs)
-        if not len(images_BHWC):
-            return [one for one in rows if isinstance(one, RequestError)]
         started_s = time.perf_counter()
-        scores = self._engine.predict(images_BHWC)
-        scored_s = time.perf_counter()
-        quality = self._judge(images_BHWC, scores.probabilities_B)
-        gate_s = time.perf_counter() - scored_s
+        scores = self._engine.predict(images_BHWC) if len(images_BHWC) else None
+        found = Computed(images_BHWC, rows, scores, began_s, started_s, time.perf_counter() - started_s)
+        if scores is not None and len(images_BHWC) > _QUICK:
+            self._judged(found, scores)
+        return found
+
+    def conclude(self, found: Computed) -> list[Scored | Exception]:
+        """The second half: the gate and the words, with the interpreter lock."""
+        scores = found.scores
+        if scores is None:
+            return [one for one in found.rows if isinstance(one, RequestError)]
+        quality = found.quality or self._judged(found, scores)
         calibrated = scores.probabilities_B.tolist()
         raw = probabilities(scores.logits_B, _UNCALIBRATED).tolist()
         adjusted = probabilities(scores.logits_B, self._adjusted).tolist() if self._adjusted else None
-        flags = [quality.flags(index) for index in range(len(images_BHWC))]
+        flags = [quality.flags(index) for index in range(len(calibrated))]
         return [
             one
             if isinstance(one, RequestError)
@@ -125,16 +154,22 @@ class Predictor:
                 calibrated[one.first : one.first + one.count],
                 raw[one.first : one.first + one.count],
                 adjusted[one.first : one.first + one.count] if adjusted else None,
-                [found + one.flags for found in flags[one.first : one.first + one.count]],
-                began_s,
+                [seen + one.flags for seen in flags[one.first : one.first + one.count]],
+                found.began_s,
                 one.decode_began_s,
                 one.decode_s,
-                gate_s,
-                started_s,
-                scored_s - started_s,
+                found.gate_s,
+                found.inference_began_s,
+                found.inference_s,
             )
-            for one in rows
+            for one in found.rows
         ]
+
+    def _judged(self, found: Computed, scores: Scores) -> Quality:
+        started_s = time.perf_counter()
+        found.quality = self._judge(found.images_BHWC, scores.probabilities_B)
+        found.gate_s = time.perf_counter() - started_s
+        return found.quality
 
 
 def _gather(jobs: Sequence[Job]) -> tuple[NDArray[np.uint8], list[_Rows | RequestError]]:

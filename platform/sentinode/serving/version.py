@@ -49,12 +49,14 @@ class Version:
         self.trust = Trust(engine.bundle, args.trust.quality, metrics.trust)
         self.counts = metrics.version(engine.bundle, engine.operating_point.name)
         adjusted = _calibration_at(engine.bundle.card, key.prevalence)
+        predictor = Predictor(engine, self.trust.judge, adjusted)
         self.batcher: MicroBatcher[Job, Scored] = MicroBatcher(
-            Predictor(engine, self.trust.judge, adjusted),
+            predictor.compute,
             args.max_batch,
             args.batch_wait_ms / 1000,
             args.max_waiting_patches,
             executor,
+            predictor.conclude,
         )
 
     @classmethod
