@@ -21,8 +21,9 @@ from typing import Any
 import manifest_parts as manifests
 import uvicorn
 import yaml
-from kube_double.api_server import ApiServerDouble, Object
+from kube_double.api_server import ApiServerDouble
 from kube_double.kuberay import KEY, KubeRayDouble
+from kube_double.refusals import Object
 from PIL import Image
 from serving_parts import make_parts, sealed_registry
 

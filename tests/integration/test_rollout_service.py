@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kube_double.apply import Manager
 from kube_double.kuberay import KEY
+from kube_double.refusals import RefusedError
 from rollout_parts import CRDS, NEW, ROOT, Stage, open_stage
 
 from sentinode.cli import run_step
@@ -154,6 +156,24 @@ def test_a_canary_goes_through_shadow_and_shares(stage: Stage, capsys: pytest.Ca
         assert re.search(rf"{step}: \d+ patches in \d+ s, within all limits", shown)
     assert stage.bundle == stage.new
     assert [outcome for outcome, _ in stage.outcomes] == ["kept"]
+
+
+@pytest.mark.parametrize("what", ["bundle", "image"])
+def test_an_apply_after_a_rollout_is_a_conflict_over_what_it_moved(stage: Stage, what: str) -> None:
+    """As a real API server answered, by hand: docs/results.md."""
+    kubectl, service = Manager("kubectl", "Apply"), stage.service
+    overlay = {name: service[name] for name in ("apiVersion", "kind", "spec")} | {
+        "metadata": {"name": KEY[2]}
+    }
+    stage.api.apply(KEY, overlay, kubectl, force=False)
+    assert stage.start(f"--{what}", stage.new if what == "bundle" else NEW) == 0
+    with pytest.raises(RefusedError, match='conflict with "sentinode-rollout" using') as error:
+        stage.api.apply(KEY, overlay, kubectl, force=False)
+    template = ".spec.rayClusterConfig.headGroupSpec.template.spec"
+    image = {".spec.rayClusterConfig.workerGroupSpecs", f'{template}.containers[name="ray-head"].image'}
+    moved = {cause["field"] for cause in error.value.causes}
+    assert moved == ({".spec.serveConfigV2"} if what == "bundle" else image)
+    assert stage.api.apply(KEY, overlay, kubectl, force=True)["spec"] == service["spec"]
 
 
 def test_a_wrong_token_is_told(

@@ -7,7 +7,11 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
-from kube_double.api_server import ApiServerDouble, Object
+from kube_double.api_server import ApiServerDouble
+from kube_double.refusals import Object
+
+OPERATOR = "kuberay-operator"
+"""Its field manager."""
 
 
 class ControllerDouble(ABC):

@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from kube_double.api_server import ApiServerDouble, Object
-from kube_double.controller import ControllerDouble
+from kube_double.api_server import ApiServerDouble
+from kube_double.controller import OPERATOR, ControllerDouble
+from kube_double.refusals import Object
 
 KEY = ("sentinode", "rayservices", "sentinode")
 STAMP = "2026-11-26T18:00:00Z"
@@ -77,7 +78,9 @@ class KubeRayDouble(ControllerDouble):
             name, apps = pending
             status["pendingServiceStatus"] = {"rayClusterName": name, "applicationStatuses": apps}
         now = self._api.get(*KEY[1:])
-        self._api.put(KEY, {**now, "metadata": {"name": KEY[2]}, "status": status}, status_only=True)
+        self._api.put(
+            KEY, {**now, "metadata": {"name": KEY[2]}, "status": status}, status_only=True, manager=OPERATOR
+        )
 
 
 def _apps(status: str, message: str = "") -> Object:

@@ -10,8 +10,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from kube_double.api_server import ApiServerDouble, Object, PodLog
-from kube_double.controller import ControllerDouble
+from kube_double.api_server import ApiServerDouble, PodLog
+from kube_double.controller import OPERATOR, ControllerDouble
+from kube_double.refusals import Object
 
 NAMESPACE = "sentinode"
 
@@ -78,4 +79,4 @@ class RayJobDouble(ControllerDouble):
             if key in self._api.objects:
                 kept = self._api.objects[key].get("status", {})
                 body = {**self._api.get(*key[1:]), "metadata": {"name": name}, "status": {**kept, **status}}
-                self._api.put(key, body, status_only=True)
+                self._api.put(key, body, status_only=True, manager=OPERATOR)
