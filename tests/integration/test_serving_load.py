@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -195,6 +197,16 @@ def test_request_id_is_told_once(service: Service) -> None:
         )
         reply = b"".join(iter(lambda: client.recv(65536), b"")).lower()
     assert reply.count(b"x-request-id: mine-1") == reply.count(b"x-request-id") == 1
+
+
+def test_predictions_take_the_fast_lane(service: Service) -> None:
+    request = urllib.request.Request(
+        service.cluster.url("pair") + "/v1/predict", PATCH, {"X-API-Key": KEY}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
+        told = response.headers.get_all("x-request-id")
+    (request_id,) = told
+    assert re.fullmatch("[0-9a-f]{8}-[0-9a-f]+", request_id), "Ray's own are UUIDs"
 
 
 @pytest.mark.timeout(600 + SOAK_S)

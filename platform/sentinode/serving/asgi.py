@@ -2,7 +2,7 @@
 
 A request passes: watch (counts, takes the time) -> guard (credential, scope, rate, headers) -> ``predict`` for the
 hot path, Starlette for all else. A prediction passes: read -> decode (one JPEG; all else in the batch's thread) ->
-queue -> model -> calibration -> gate -> reply.
+queue -> model (the batch's thread) -> calibration -> gate -> reply.
 """
 
 from __future__ import annotations
