@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +21,11 @@ ROWS = 12
 """Trials that the live table shows: those under way, then the best."""
 STANDING_EVERY_S = 60.0
 """How often a log is told where the search stands."""
+LINE_WIDTH = 80
+"""Characters of a line in a log, its time and level left out."""
 HEADINGS = ("trial", "state", "epochs", "quality", "ms/patch", "params", "network")
+LEFT = ("state", "network")
+"""Columns that are flush left."""
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +49,8 @@ class SweepTold:
             self._live.stop()
 
     def begun(self, trial: TrialRecord) -> None:
-        log.info("%s begins: %s", name_of(trial), words(trial))
+        for line in _lines(f"{name_of(trial)} begins: {words(trial)}"):
+            log.info("%s", line)
 
     def epoch(self, trial: TrialRecord) -> None:
         last = trial.epochs[-1]
@@ -88,16 +94,14 @@ class SweepTold:
             return
         self._told_s = now
         log.info("%s", standing(self._sweep.record, self._sweep.seconds))
-        for row in rows(self._sweep.record)[:5]:
-            log.info("  %s", "  ".join(f"{cell:>8}" for cell in row))
+        for line in _columns([HEADINGS, *rows(self._sweep.record)[:5]]):
+            log.info("  %s", line)
 
     def _table(self) -> Table:
         record = self._sweep.record
         shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=standing(record, self._sweep.seconds))
         for heading in HEADINGS:
-            shown.add_column(
-                heading, justify="left" if heading in ("state", "network") else "right", no_wrap=True
-            )
+            shown.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=True)
         for row in rows(record)[:ROWS]:
             shown.add_row(*row)
         return shown
@@ -141,13 +145,37 @@ def name_of(trial: TrialRecord) -> str:
 
 
 def words(trial: TrialRecord) -> str:
-    """What was drawn, in a line."""
-    return ", ".join(
+    """What was drawn, in a line, the family first."""
+    others = (
         f"{name.rpartition('.')[2]} {value:.3g}"
         if isinstance(value, float)
         else f"{name.rpartition('.')[2]} {value}"
         for name, value in trial.choices.items()
+        if name != "family"
     )
+    return ", ".join((trial.family, *others))
+
+
+def _lines(text: str) -> list[str]:
+    """``text`` in lines of a log; terminals wrap by themselves, and JSON keeps one object for one event."""
+    if log_format() != "plain":
+        return [text]
+    # A space that no line is broken at keeps each value beside its name.
+    glued = text.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")
+    wrapped = textwrap.wrap(glued, LINE_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in wrapped]
+
+
+def _columns(table: Sequence[tuple[str, ...]]) -> list[str]:
+    """The rows of ``table``, HEADINGS first, with their cells below one another."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if heading in LEFT else cell.rjust(width)
+            for cell, width, heading in zip(row, widths, HEADINGS, strict=True)
+        ).rstrip()
+        for row in table
+    ]
 
 
 def _figure(value: float | None, form: str) -> str:
