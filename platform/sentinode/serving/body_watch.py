@@ -34,10 +34,12 @@ class BodyWatch:
     def watched(self, receive: Receive) -> Receive:
         """``receive`` that raises RequestError 408 where the body is late; what comes after it may take its time."""
         due_s = 0.0
+        connection = getattr(receive, "__self__", None)
 
         async def timed() -> Message:
             nonlocal due_s
-            if due_s < 0:
+            if due_s < 0 or not getattr(connection, "more_body", True):
+                # All of it is here, as with most patches: nothing to watch for.
                 return await receive()
             due_s = due_s or asyncio.get_running_loop().time() + self._timeout_s
             message = await self._in_time(receive, due_s)

@@ -124,7 +124,7 @@ class _Lane:
         try:
             await replica._user_callable_asgi_app(scope, receive, with_id)
         except asyncio.CancelledError:
-            if not self._deadlines.is_late(task):
+            if task is None or not self._deadlines.is_late(task):
                 raise
             task.uncancel()
             if status == 499:
@@ -152,26 +152,27 @@ class _Deadlines:
         self._late: set[asyncio.Task[Any]] = set()
         self._is_set = False
 
-    def begin(self) -> asyncio.Task[Any]:
-        """The running task, from now on cancelled when its time is over."""
-        task = asyncio.current_task()
+    def begin(self) -> asyncio.Task[Any] | None:
+        """The running task, from now on cancelled when its time is over; None where time is not limited."""
+        if self._timeout_s is None:
+            return None
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
-        if self._timeout_s is not None:
-            loop = asyncio.get_running_loop()
-            self._due_s[task] = due_s = loop.time() + self._timeout_s
-            if not self._is_set:
-                self._is_set = True
-                loop.call_at(due_s, self._look)
+        self._due_s[task] = due_s = loop.time() + self._timeout_s
+        if not self._is_set:
+            self._is_set = True
+            loop.call_at(due_s, self._look)
         return task
 
     def is_late(self, task: asyncio.Task[Any]) -> bool:
         """Whether it was cancelled by this."""
         return task in self._late
 
-    def end(self, task: asyncio.Task[Any]) -> None:
+    def end(self, task: asyncio.Task[Any] | None) -> None:
         """It is done."""
-        self._due_s.pop(task, None)
-        self._late.discard(task)
+        if task is not None:
+            self._due_s.pop(task, None)
+            self._late.discard(task)
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
