@@ -41,9 +41,9 @@ class Scope(StrEnum):
 class RateLimits(Frozen):
     """What one key may ask of one replica."""
 
-    requests_per_s: float = Field(default=2000.0, gt=0)
+    requests_per_s: float = Field(default=5000.0, gt=0)
     """Sustained rate; a request above it is answered 429 with Retry-After."""
-    burst: int = Field(default=4000, ge=1)
+    burst: int = Field(default=10000, ge=1)
     """Requests that may come at once after a pause."""
     concurrent: int = Field(default=256, ge=1)
     """Requests under way at once."""
