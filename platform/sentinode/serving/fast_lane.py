@@ -117,6 +117,9 @@ class _Lane:
                 message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
+        connection: Any = getattr(send, "__self__", None)
+        if hasattr(connection, "transport"):
+            connection.transport = _OneWrite(connection.transport)
         # A place is free: nobody else runs until it is taken.
         await places.acquire()
         metrics.inc_num_ongoing_requests(self._as_counted)
@@ -141,6 +144,29 @@ class _Lane:
             metrics.record_ingress_request_metrics(
                 **self._tags, latency_ms=took_ms, is_error=status >= 400, status_code=str(status)
             )
+
+
+class _OneWrite:
+    """A transport that keeps the head of a reply until the body comes: one packet, where uvicorn would send two, each
+    of which wakes HAProxy and the client.
+    """
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        """The first is the head."""
+        if self._head is None:
+            self._head = data
+        else:
+            self._transport.write(self._head + data)
+            self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class _Deadlines:

@@ -156,6 +156,39 @@ def test_deadline_that_passes_is_refused_in_json_and_gives_its_place_back() -> N
     assert not replica._semaphore.locked()
 
 
+class Connection:
+    """As uvicorn's object of a request: it writes the head of a reply, then the body."""
+
+    def __init__(self) -> None:
+        self.transport: Any = self
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def is_closing(self) -> bool:
+        return False
+
+    async def send(self, message: Message) -> None:
+        self.transport.write(b"head " if message["type"] == "http.response.start" else message["body"])
+
+
+def test_reply_leaves_in_one_write() -> None:
+    async def run() -> Connection:
+        connection = Connection()
+        scope = {"type": "http", "method": "POST", "path": "/app/v1/predict", "headers": [], "state": {}}
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b""}
+
+        await lane_to(StandIn())(scope, receive, connection.send)
+        connection.transport.write(b"more")
+        assert not connection.transport.is_closing()
+        return connection
+
+    assert asyncio.run(run()).written == [b"head {}", b"more"]
+
+
 def test_caller_that_is_cancelled_stays_cancelled() -> None:
     async def run() -> StandIn:
         replica = StandIn(takes_s=5, timeout_s=10)
