@@ -171,7 +171,7 @@ def test_a_killed_run_goes_on_where_it_was(registry: str, bundle: str, tmp_path:
     second = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert second.returncode == 0, second.stderr
     assert f"{len(done)} slides are done already" in second.stderr
-    assert "5 slides scored, 0 failed" in second.stderr
+    assert "slides scored: 5, failed: 0" in second.stderr
     assert "Research use only" in second.stderr
     after = {info.key: info.etag for info in out.list("slides/")}
     assert all(after[key] == etag for key, etag in done.items())

@@ -76,10 +76,10 @@ def describe(records: tuple[SlideScore, ...]) -> list[str]:
     done = [record for record in records if record.status == "done"]
     failed = [record for record in records if record.status == "failed"]
     lines = [
-        f"{record.slide}: score {record.score:.4f}, {record.lesions} lesions ({record.node_class}), read at "
+        f"{record.slide}: score {record.score:.4f}, lesions: {record.lesions} ({record.node_class}), read at "
         f"{record.read_as}" + (f"; look at it: {', '.join(record.flags)}" if record.flags else "")
         for record in (done if len(done) <= SHOWN_FAILURES else [])
     ]
-    lines.append(f"{len(done)} slides scored, {len(failed)} failed")
+    lines.append(f"slides scored: {len(done)}, failed: {len(failed)}")
     lines += [f"failed: {record.slide}: {record.reason}" for record in failed[:SHOWN_FAILURES]]
     return lines

@@ -52,7 +52,7 @@ def write_files(
     thumbnail = slide.thumbnail(OVERVIEW_PX)
     scale = thumbnail.shape[1] / slide.level_dimensions[0][0]
     side = grid.cell_px * scale
-    caption = f"{name}: score {record.score:.4f}, {record.lesions} lesions, {record.node_class}"
+    caption = f"{name}: score {record.score:.4f}, lesions: {record.lesions}, {record.node_class}"
     outlined = [found.lesion.tumour for found in lesions]
     store.put(
         file_key(name, "overview.png"),
