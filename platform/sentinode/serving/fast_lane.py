@@ -97,12 +97,12 @@ class _Lane:
 
     def takes(self, scope: Scope) -> bool:
         """Whether the request is a prediction that need not wait for a place."""
-        return (
-            scope["method"] == "POST"
-            and scope["path"] == scope.get("root_path", "") + self._path
-            and not self._replica._semaphore.locked()
-            and all(name != _DEADLINE for name, _ in scope["headers"])
-        )
+        if scope["method"] != "POST" or scope["path"] != scope.get("root_path", "") + self._path:
+            return False
+        for name, _ in scope["headers"]:
+            if name == _DEADLINE:
+                return False
+        return not self._replica._semaphore.locked()
 
     async def predict(self, scope: Scope, receive: Receive, send: Send) -> None:
         replica, began_s, status = self._replica, time.time(), 499

@@ -84,7 +84,11 @@ def is_bounded_jpeg(body: bytes) -> bool:
     A hostile file repeats the scans of a progressive or sequential image thousands of times; 96x96 pixels with one
     scan, as encoders write them unless told otherwise, take a twentieth of a millisecond.
     """
-    return len(body) <= _SMALL_JPEG_BYTES and body.startswith(_JPEG_MAGIC) and body.count(_START_OF_SCAN) == 1
+    if len(body) > _SMALL_JPEG_BYTES or not body.startswith(_JPEG_MAGIC):
+        return False
+    # The first stands near the start, and the search from the end is quick: half the time of counting.
+    first = body.find(_START_OF_SCAN)
+    return first >= 0 and first == body.rfind(_START_OF_SCAN)
 
 
 def check_png_header(body: bytes) -> None:
