@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,10 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("SENTINODE_CACHE", str(tmp_path / "shard-cache"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """Tests that draw with torch draw the same each time; those without torch do not import it for that."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
