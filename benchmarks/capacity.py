@@ -29,7 +29,7 @@ FLOAT32_TERA_FLOPS = {"L4": 30.3, "L40S": 91.6, "H100": 66.9}
 FILES_S = 5.0
 """Assumed: heat map, outlines and tables of a slide, one core."""
 REPLICA_REQUESTS_S = 2_800.0
-"""Measured with the client on the same two cores: one JPEG a request, seed CNN, one replica of two CPUs behind HAProxy."""
+"""Measured, the client on the same cores: one JPEG a request, seed CNN, one replica of two CPUs behind HAProxy."""
 PCAM_PATCHES, EPOCHS = 262_144, 50
 CELL_UM = 31.1
 """Edge of a cell of the heat map: 32 pixels at 0.972 um."""
