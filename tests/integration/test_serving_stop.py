@@ -20,11 +20,9 @@ from sentinode.serving.protocol import Refusal
 COMMAND = "from sentinode.cli import main; raise SystemExit(main())"
 SLOW_S = 3.0
 """What a client takes for the rest of its request, once the endpoint has been told to stop."""
-PATCH = encode(random_patches(1, seed=2)[0], "JPEG")
-
-
 KEY = "a key of sixteen characters or more"
 AUTHORIZATION = f"Bearer {KEY}"
+PATCH = encode(random_patches(1, seed=2)[0], "JPEG")
 
 
 def is_up(port: int) -> bool:

@@ -21,9 +21,6 @@ from sentinode.serving.ray_refusals import refuse
 
 logger = logging.getLogger(__name__)
 
-PREDICT: Final = "/v1/predict"
-_REQUEST_ID: Final = "sentinode.request_id"
-"""As guard.REQUEST_ID: Ray's proxies import this module too, and need nothing else of ours."""
 _DEADLINE: Final = b"x-request-timeout-seconds"
 _NEEDED: Final = (
     "_semaphore",
@@ -55,12 +52,17 @@ class _Lane:
     """Of one replica: its Ray object is asked anew each time, for Ray may put another endpoint or limit there."""
 
     def __init__(self, replica: Any) -> None:
+        # Only here: Ray's proxies import this module while Serve waits for them; a replica has all of it already.
         from ray.serve._private.common import RequestMetadata, RequestProtocol
+
+        from sentinode.serving.asgi import PREDICT
+        from sentinode.serving.guard import REQUEST_ID
 
         self._replica = replica
         prefix = replica._route_prefix or ""
         self._prefix = "" if prefix == "/" else prefix
         self._path = self._prefix + PREDICT
+        self._id_key = REQUEST_ID
         self._deadlines = _Deadlines(replica._http_options.request_timeout_s)
         self._as_counted: Any = RequestMetadata(
             request_id="",
@@ -113,7 +115,7 @@ class _Lane:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                request_id: str = scope["state"][_REQUEST_ID]
+                request_id: str = scope["state"][self._id_key]
                 message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 

@@ -1,4 +1,4 @@
-"""From request bodies to scores, a batch at a time: decode, model, gate, calibration, in one thread.
+"""From request bodies to scores, a batch at a time: decode and model in a thread, gate and words in the event loop.
 
 Images of a form are decoded into the tensor that the model reads, an upload of pixels is that tensor. One small JPEG a
 request is decoded where the request is read (``decoded_at_once``), and its pixels are copied once into the batch.
@@ -23,8 +23,10 @@ from sentinode.serving.limits import is_bounded_jpeg
 from sentinode.serving.protocol import decode_into
 from sentinode.serving.quality import Flag, Quality
 
-Judge = Callable[[NDArray[np.uint8], NDArray[np.float64]], Quality]
-"""Looks at patches uint8 [B, 96, 96, 3] and their probabilities [B], and says which must get no verdict."""
+Check = Callable[[NDArray[np.uint8]], Quality]
+"""Looks at patches uint8 [B, 96, 96, 3] and says which must get no verdict; in any thread."""
+Count = Callable[[NDArray[np.float64], Quality], None]
+"""Told of probabilities float64 [B] and what was found in their patches; in the event loop."""
 
 _UNCALIBRATED = Calibration()
 _QUICK = 256
@@ -113,16 +115,18 @@ class Computed:
 
 
 class Predictor:
-    """Scores batches of jobs with one engine. ``adjusted`` is the calibration for a stated prevalence."""
+    """Scores batches of jobs with one engine: ``conclude(compute(jobs))`` is an answer for each, in order; a job that
+    cannot be decoded gets its RequestError and does not disturb the others. ``adjusted`` is the calibration for a
+    stated prevalence.
+    """
 
-    def __init__(self, engine: Engine, judge: Judge, adjusted: Calibration | None = None) -> None:
+    def __init__(
+        self, engine: Engine, check: Check, count: Count, adjusted: Calibration | None = None
+    ) -> None:
         self._engine = engine
-        self._judge = judge
+        self._check = check
+        self._count = count
         self._adjusted = adjusted
-
-    def __call__(self, jobs: Sequence[Job]) -> list[Scored | Exception]:
-        """Score each job; one that cannot be decoded gets its RequestError and does not disturb the others."""
-        return self.conclude(self.compute(jobs))
 
     def compute(self, jobs: Sequence[Job]) -> Computed:
         """The first half: pixels and the model, almost all of it outside the interpreter lock. Of many patches, the
@@ -134,7 +138,7 @@ class Predictor:
         scores = self._engine.predict(images_BHWC) if len(images_BHWC) else None
         found = Computed(images_BHWC, rows, scores, began_s, started_s, time.perf_counter() - started_s)
         if scores is not None and len(images_BHWC) > _QUICK:
-            self._judged(found, scores)
+            self._check_gate(found)
         return found
 
     def conclude(self, found: Computed) -> list[Scored | Exception]:
@@ -142,7 +146,8 @@ class Predictor:
         scores = found.scores
         if scores is None:
             return [one for one in found.rows if isinstance(one, RequestError)]
-        quality = found.quality or self._judged(found, scores)
+        quality = found.quality or self._check_gate(found)
+        self._count(scores.probabilities_B, quality)
         calibrated = scores.probabilities_B.tolist()
         raw = probabilities(scores.logits_B, _UNCALIBRATED).tolist()
         adjusted = probabilities(scores.logits_B, self._adjusted).tolist() if self._adjusted else None
@@ -165,9 +170,9 @@ class Predictor:
             for one in found.rows
         ]
 
-    def _judged(self, found: Computed, scores: Scores) -> Quality:
+    def _check_gate(self, found: Computed) -> Quality:
         started_s = time.perf_counter()
-        found.quality = self._judge(found.images_BHWC, scores.probabilities_B)
+        found.quality = self._check(found.images_BHWC)
         found.gate_s = time.perf_counter() - started_s
         return found.quality
 

@@ -14,7 +14,7 @@ from sentinode.serving.trust_metrics import TrustMetrics
 
 
 class Trust:
-    """Around a bundle's answers. ``judge`` runs in the batch's thread, everything else in the event loop."""
+    """Around a bundle's answers. All of it is for the event loop, but for ``gate``, which any thread may ask."""
 
     def __init__(self, bundle: Bundle, limits: QualityLimits, metrics: TrustMetrics) -> None:
         self.gate = QualityGate(bundle.card, limits)
@@ -23,9 +23,8 @@ class Trust:
         self._metrics = metrics
         self._counts = metrics.version(bundle.digest, self.drift)
 
-    def judge(self, images_BHWC: NDArray[np.uint8], probabilities_B: NDArray[np.float64]) -> Quality:
-        """Look at a batch that was scored, and count it: drift, flags, abstentions."""
-        quality = self.gate.check(images_BHWC)
+    def count(self, probabilities_B: NDArray[np.float64], quality: Quality) -> None:
+        """Count a batch of B patches that was scored and looked at: drift, flags, abstentions."""
         abstained_B = quality.bits_B > 0
         self.drift.observe(probabilities_B, quality, abstained_B)
         if abstained_B.any():
@@ -33,7 +32,6 @@ class Trust:
             for index in np.flatnonzero(abstained_B):
                 for flag in quality.flags(int(index)):
                     self._counts.flags[flag].inc()
-        return quality
 
     def count_scale(self, scale: Sequence[Flag], found: Sequence[Sequence[Flag]]) -> None:
         """Patches whose scale is wrong, by what the client says; ``found``: all flags of each of them."""

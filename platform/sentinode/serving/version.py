@@ -49,7 +49,7 @@ class Version:
         self.trust = Trust(engine.bundle, args.trust.quality, metrics.trust)
         self.counts = metrics.version(engine.bundle, engine.operating_point.name)
         adjusted = _calibration_at(engine.bundle.card, key.prevalence)
-        predictor = Predictor(engine, self.trust.judge, adjusted)
+        predictor = Predictor(engine, self.trust.gate.check, self.trust.count, adjusted)
         self.batcher: MicroBatcher[Job, Scored] = MicroBatcher(
             predictor.compute,
             args.max_batch,

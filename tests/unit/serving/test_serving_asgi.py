@@ -172,7 +172,11 @@ def test_beyond_loopback_keys_are_a_must(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_images_get_the_same_answer_wherever_they_are_decoded(registry: Registry) -> None:
     store, digest, _ = registry
     version = started_endpoint(store, digest).fleet.catalogue.default.stable
-    predict = Predictor(version.engine, version.trust.judge)
+    predictor = Predictor(version.engine, version.trust.gate.check, version.trust.count)
+
+    def predict(jobs: list[Job]) -> list[Scored | Exception]:
+        return predictor.conclude(predictor.compute(jobs))
+
     patches = random_patches(4, seed=5)
     images = [encode(patch, "JPEG", quality=90) for patch in patches]
     jobs = [decoded_at_once(Job((image,))) for image in images]
