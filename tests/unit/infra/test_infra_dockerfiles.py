@@ -68,3 +68,17 @@ def test_the_bill_of_materials(repository: Path, monkeypatch: pytest.MonkeyPatch
     assert bill["metadata"]["timestamp"] == "2023-11-14T22:13:20Z"
     found = {part["name"]: part for part in bill["components"]}
     assert found["pydantic"]["purl"] == f"pkg:pypi/pydantic@{found['pydantic']['version']}"
+
+
+def test_what_is_called_by_its_name_can_be_run(repository: Path) -> None:
+    """Git keeps the bit; without it `.ci/run` only says that buildah could not be installed."""
+    staged = subprocess.run(
+        ["git", "-C", str(repository), "ls-files", "--stage", ".ci", "infra/docker"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    files = [(line[:6], repository / line.split("\t")[1]) for line in staged.stdout.splitlines()]
+    scripts = [(mode, path) for mode, path in files if path.read_bytes().startswith(b"#!")]
+    assert {"install-buildah", "build", "sentinode-drain"} <= {path.name for _, path in scripts}
+    assert [path.name for mode, path in scripts if mode != "100755"] == []
