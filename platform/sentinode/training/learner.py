@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -204,5 +205,7 @@ class Learner:
         compiled: nn.Module = torch.compile(joined) if self.recipe.train.compile else joined  # type: ignore[assignment]
         if self.context.world_size == 1:
             return compiled
+        # Of 1x1 convolutions under channels_last: their gradients lie in memory as the weights do, but are said not to.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         # Buffers follow rank 0, for the batch norms that could not be joined.
         return DistributedDataParallel(compiled, gradient_as_bucket_view=True)
