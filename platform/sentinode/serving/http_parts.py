@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,21 +46,55 @@ async def read_body(headers: Headers, receive: Receive, limit_bytes: int) -> byt
     return b"".join(chunks)
 
 
-async def read_into(receive: Receive, out: NDArray[np.uint8]) -> None:
-    """Read a body of exactly ``out``'s size into it: each byte is copied once. Raises RequestError 400 and 413."""
-    flat, filled, more = memoryview(out.data).cast("B"), 0, True
+async def read_into(receive: Receive, out: NDArray[np.uint8], connection: Any = None) -> None:
+    """Read a body of exactly ``out``'s size into it. Raises RequestError 400 and 413.
+
+    ``connection``: uvicorn's object of the request, where it is known. It would collect the body in an array of its
+    own, stop reading whenever 64 KiB lie there, and hand out copies; a batch of pixels goes past all that.
+    """
+    sink, more = _Sink(out), True
+    is_uvicorn = isinstance(getattr(connection, "body", None), bytearray)
+    if is_uvicorn:
+        # What has come so far.
+        sink += connection.body
     while more:
+        if is_uvicorn:
+            connection.body = sink
         message = await receive()
         if message["type"] != "http.request":
             raise ClientGoneError
-        chunk = message.get("body", b"")
-        if filled + len(chunk) > len(flat):
-            raise _too_large(len(flat))
-        flat[filled : filled + len(chunk)] = chunk
-        filled += len(chunk)
+        sink += message.get("body", b"")
         more = message.get("more_body", False)
-    if filled < len(flat):
-        raise RequestError(f"the body ends after {filled} bytes", f"{len(flat)} bytes, as the shape says")
+        if sink.is_over:
+            raise _too_large(out.nbytes)
+    if sink.filled < out.nbytes:
+        raise RequestError(
+            f"the body ends after {sink.filled} bytes", f"{out.nbytes} bytes, as the shape says"
+        )
+
+
+class _Sink:
+    """In the place of a bytearray that is added to: what is added goes where the pixels belong, and nothing is held."""
+
+    def __init__(self, out: NDArray[np.uint8]) -> None:
+        self._flat = memoryview(out.data).cast("B")
+        self.filled = 0
+        self.is_over = False
+
+    def __iadd__(self, chunk: bytes | bytearray) -> Self:
+        end = self.filled + len(chunk)
+        if end > len(self._flat):
+            self.is_over = True
+        else:
+            self._flat[self.filled : end] = chunk
+            self.filled = end
+        return self
+
+    def __len__(self) -> int:
+        return 0
+
+    def __bytes__(self) -> bytes:
+        return b""
 
 
 def declared_size(headers: Headers, limit_bytes: int) -> int | None:

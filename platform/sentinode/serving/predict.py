@@ -58,7 +58,8 @@ class Predict:
         query = scope["query_string"]
         model = self._fleet.catalogue.find(asked_model(query) if query else "")
         version = model.choose(headers.get(SLIDE, b""))
-        job = await read_job(headers, receive, self._args, version.trust.gate)
+        connection = scope["state"][CONNECTION]
+        job = await read_job(headers, receive, self._args, version.trust.gate, connection)
         answer, _ = await self.score(scope, model, version, job)
         single = job.pixels_BHWC is None and job.patches == 1
         await send_json(send, reply(model.words[version], answer, single))

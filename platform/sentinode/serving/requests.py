@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,15 +30,22 @@ _PART_HEADERS_BYTES: Final = 4096
 
 
 async def read_job(
-    headers: Mapping[bytes, bytes], receive: Receive, args: ServeArgs, gate: QualityGate
+    headers: Mapping[bytes, bytes],
+    receive: Receive,
+    args: ServeArgs,
+    gate: QualityGate,
+    connection: Any = None,
 ) -> Job:
-    """The job that a request asks for. Raises RequestError 400, 411, 413, and ClientGoneError."""
+    """The job that a request asks for; ``connection`` as for ``read_into``.
+
+    Raises RequestError 400, 411, 413, and ClientGoneError.
+    """
     scale = headers.get(_SCALE)
     flags = gate.check_scale(scale.decode("latin-1")) if scale else ()
     shape = headers.get(SHAPE)
     if shape is not None:
         pixels_BHWC = pixels_of(shape, declared_size(headers, args.max_bulk_bytes), args.max_patches)
-        await read_into(receive, pixels_BHWC)
+        await read_into(receive, pixels_BHWC, connection)
         return Job(pixels_BHWC=pixels_BHWC, flags=flags)
     kind = headers.get(b"content-type", b"")
     if kind.startswith(b"multipart/form-data"):
