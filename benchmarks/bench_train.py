@@ -6,7 +6,8 @@ Writes benchmarks/out/train.json and train.png. Ratios: epoch_vs_seed_way (an ep
 on two cores, against image files through a DataLoader and an eager loop), epoch_vs_bare_step (the same against
 its own training step on uint8 tensors in memory), both also for one process; epoch_vs_bare_step_unaugmented
 (against the step without augmentation); <family>_vs_plain for one process and two ranks. Rows of the device
-(the GPU where there is one) tell images/s, wait fraction and model FLOPs utilisation.
+(the GPU where there is one) tell images/s, wait fraction and model FLOPs utilisation. Whole epochs are measured in
+steps of 256 patches, on both sides, and in the recipe's own of 64 (ratios ``..._steps_of_64``).
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ SUFFIX = {"1 process": "_one_process", "2 ranks": ""}
 """Of a ratio's name."""
 VALID_PATCHES = 256
 FAMILY_PATCHES = 2048
+STEP_PATCHES = (256, 64)
+"""Batch sizes over all ranks of the whole epochs; the first gives the ratios their plain names."""
 UNCHANGED = AugmentConfig(dihedral=False, shift_px=0, brightness=0, contrast=0, hed=0)
 
 Spread = dict[str, Layout]
@@ -53,6 +56,7 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=10_000, help="of an epoch of the seed CNN")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each case of the families in a round")
+    parser.add_argument("--steps-of", nargs="+", type=int, default=STEP_PATCHES, help="of whole epochs")
     parser.add_argument("--spread", nargs="+", choices=SPREAD, default=tuple(SPREAD))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
@@ -69,7 +73,8 @@ def main() -> None:
         write_splits(_first(train, 256), _first(train, 64), folder / "tiny")
         paths = write_files(train, folder / "files", "tif")
         if "epoch" in options.parts:
-            _add(rows, ratios, whole_epochs(folder, paths, spread, options.rounds))
+            for size in options.steps_of:
+                _add(rows, ratios, whole_epochs(folder, paths, spread, options.rounds, size))
         if "families" in options.parts:
             for name, recipe in families().items():
                 _add(
@@ -102,10 +107,11 @@ def families() -> dict[str, Recipe]:
     }
 
 
-def whole_epochs(folder: Path, paths: list[Path], spread: Spread, rounds: int) -> Result:
-    """The seed CNN, an epoch at a turn."""
+def whole_epochs(folder: Path, paths: list[Path], spread: Spread, rounds: int, batch_size: int) -> Result:
+    """The seed CNN, an epoch at a turn, in steps of ``batch_size`` on all sides."""
     recipe, data = seed_cnn(), folder / "data"
-    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 1000})})
+    settings = recipe.train.model_copy(update={"epochs": 1000, "batch_size": batch_size})
+    recipe = recipe.model_copy(update={"train": settings})
     plain = recipe.model_copy(update={"augment": UNCHANGED})
     no_readers = partial(cases.plain_epochs, recipe, paths, readers=0)
     work = {
@@ -113,27 +119,33 @@ def whole_epochs(folder: Path, paths: list[Path], spread: Spread, rounds: int) -
         "seed's way, DataLoader without reader processes": _case(no_readers, ONE),
     }
     for where, layout in spread.items():
-        run = folder / f"run-{where}"
+        run = folder / f"run-{where}-{batch_size}"
         work[f"epoch, {where}"] = _case(partial(cases.epochs, recipe, data, run), layout)
         work[f"bare step, {where}"] = _case(partial(cases.bare_steps, recipe, data, run), layout)
         unaugmented = _case(partial(cases.bare_steps, plain, data, run), layout)
         work[f"bare step without augmentation, {where}"] = unaugmented
     measures, _ = interleave(work, rounds=rounds, seconds=0.0)  # as long as an epoch takes
-    seed_way, as_it_comes = list(measures.values())[:2]
+    steps = "" if batch_size == STEP_PATCHES[0] else f"_steps_of_{batch_size}"
     ratios = {}
     for where in spread:
-        suffix = SUFFIX[where]
-        epoch = measures[f"epoch, {where}"]
-        bare = measures[f"bare step without augmentation, {where}"]
-        ratios[f"epoch_vs_seed_way{suffix}"] = ratio(epoch, seed_way)
-        ratios[f"epoch_vs_seed_way_as_it_comes{suffix}"] = ratio(epoch, as_it_comes)
-        ratios[f"epoch_vs_seed_way{suffix}, per CPU second"] = cpu_ratio(epoch, seed_way)
-        ratios[f"epoch_vs_bare_step{suffix}"] = ratio(epoch, measures[f"bare step, {where}"])
-        ratios[f"epoch_vs_bare_step{suffix}, per CPU second"] = cpu_ratio(
-            epoch, measures[f"bare step, {where}"]
-        )
-        ratios[f"epoch_vs_bare_step_unaugmented{suffix}"] = ratio(epoch, bare)
-    return [_row(f"seed-cnn {name}", measure) for name, measure in measures.items()], ratios
+        ratios |= _epoch_ratios(measures, where, SUFFIX[where] + steps)
+    return [
+        _row(f"seed-cnn {name}, steps of {batch_size}", found) for name, found in measures.items()
+    ], ratios
+
+
+def _epoch_ratios(measures: dict[str, Measure], where: str, suffix: str) -> dict[str, list[float]]:
+    seed_way, as_it_comes = list(measures.values())[:2]
+    epoch, bare = measures[f"epoch, {where}"], measures[f"bare step, {where}"]
+    unaugmented = measures[f"bare step without augmentation, {where}"]
+    return {
+        f"epoch_vs_seed_way{suffix}": ratio(epoch, seed_way),
+        f"epoch_vs_seed_way_as_it_comes{suffix}": ratio(epoch, as_it_comes),
+        f"epoch_vs_seed_way{suffix}, per CPU second": cpu_ratio(epoch, seed_way),
+        f"epoch_vs_bare_step{suffix}": ratio(epoch, bare),
+        f"epoch_vs_bare_step{suffix}, per CPU second": cpu_ratio(epoch, bare),
+        f"epoch_vs_bare_step_unaugmented{suffix}": ratio(epoch, unaugmented),
+    }
 
 
 def family(
