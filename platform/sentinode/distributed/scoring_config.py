@@ -14,8 +14,8 @@ from sentinode.evaluation.slide_pooling import Pooling, PoolingConfig
 from sentinode.slides.listing import SlideFile
 from sentinode.slides.tissue import TissueSettings
 
-FORMAT = 1
-"""Raised when the files of a slide change: it is then scored again."""
+FORMAT = 2
+"""Raised when the files of a slide change: it is then scored again. 1 judged the glass in the tiles as well."""
 
 
 class ScoringSettings(Frozen):

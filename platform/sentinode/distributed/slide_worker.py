@@ -30,7 +30,7 @@ from sentinode.slides.cells import cells_covered
 from sentinode.slides.lesions import node_class_of
 from sentinode.slides.listing import SlideFile
 from sentinode.slides.reader import open_slide
-from sentinode.slides.score_grid import ScoreGrid, Tile, tiles_of
+from sentinode.slides.score_grid import Mask, ScoreGrid, Tile, tiles_of
 from sentinode.slides.slide import Slide
 from sentinode.slides.tissue import TissueRecord, find_tissue
 from sentinode.storage import open_store
@@ -43,6 +43,8 @@ class SlidePlan:
     """What is to be scored of one slide."""
 
     grid: ScoreGrid
+    wanted: Mask
+    """bool [rows, columns]: the cells to be judged. Tiles are rectangles, and hold others as well."""
     tiles: tuple[Tile, ...]
     tissue: TissueRecord
 
@@ -119,7 +121,7 @@ class SlideWorker:
                 "a stained slide, or --whole-slide to score it all",
                 f"look at it; its mask has the flags {', '.join(tissue.record.flags) or 'none'}",
             )
-        return SlidePlan(grid, tiles_of(wanted, self._compute.tile_cells), tissue.record)
+        return SlidePlan(grid, wanted, tiles_of(wanted, self._compute.tile_cells), tissue.record)
 
     def score(self, file: SlideFile, grid: ScoreGrid, tiles: Sequence[Tile]) -> list[Logits]:
         """Logits float32 [rows, columns] of each tile. Raises SourceError, StoreError."""
@@ -133,11 +135,11 @@ class SlideWorker:
     def finish(self, file: SlideFile, plan: SlidePlan, logits: Logits, began: float) -> SlideScore:
         """Calibrate, measure, write the files and, last, the record. Raises StoreError, SourceError.
 
-        ``logits`` [rows, columns] is NaN where nothing was scored; ``began`` is the time at which work on the slide
-        was begun, as ``time.time`` says it.
+        ``logits`` [rows, columns] are those of the tiles, NaN where there was none; ``began`` is the time at which work
+        on the slide was begun, as ``time.time`` says it.
         """
         slide, grid = self._open(file), plan.grid
-        scored = ~np.isnan(logits)
+        scored = plan.wanted & ~np.isnan(logits)
         heat = np.full(logits.shape, np.nan, np.float32)
         heat[scored] = self._model.card.calibration.probabilities(logits[scored])
         rows, columns = np.nonzero(scored)

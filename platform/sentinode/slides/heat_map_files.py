@@ -97,7 +97,9 @@ def overview_png(
     canvas.paste(colour.crop((0, 0, width, height)), (0, 0), mask.crop((0, 0, width, height)))
     draw = ImageDraw.Draw(canvas)
     for ring in (part.exterior for lesion in lesions for part in polygons_of(lesion).geoms):
-        draw.line([(x * scale, y * scale) for x, y, *_ in ring.coords], fill="black", width=2)
+        # Cells at the edge reach beyond the slide: their outline would run through the legend.
+        points = [(min(x * scale, width - 1), min(y * scale, height - 1)) for x, y, *_ in ring.coords]
+        draw.line(points, fill="black", width=2)
     _legend(canvas, height, caption)
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG")

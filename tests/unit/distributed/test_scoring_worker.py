@@ -116,6 +116,22 @@ def test_both_methods_give_the_same_map(registry: Store, dense: str, tmp_path: P
     np.testing.assert_allclose(maps["dense"], maps["patches"], atol=1e-4, rtol=0)
 
 
+def test_only_tissue_is_judged_whatever_the_tiles(registry: Store, dense: str, tmp_path: Path) -> None:
+    file = _slide(tmp_path / "in")
+    maps = []
+    for tile_cells in (1, 3, 32):
+        out = open_store(str(tmp_path / str(tile_cells)))
+        worker = SlideWorker(registry.url, dense, _settings(), out.url, Compute(tile_cells=tile_cells))
+        plan, logits, record = _score(worker, file)
+        heat, _ = read_cells(out.get(file_key("node", "cells.parquet")), "cells")
+        maps.append(heat)
+        np.testing.assert_array_equal(~np.isnan(heat), plan.wanted)
+        assert record.cells == plan.wanted.sum()
+    assert np.isfinite(logits).sum() > record.cells  # the last tile is a rectangle around all tissue
+    np.testing.assert_allclose(maps[1], maps[0], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(maps[2], maps[0], atol=1e-4, rtol=0)
+
+
 def test_files_of_a_slide(registry: Store, dense: str, tmp_path: Path) -> None:
     file, out = _slide(tmp_path / "in"), open_store(str(tmp_path / "out"))
     worker = SlideWorker(registry.url, dense, _settings(lesion_threshold=0.5), out.url, Compute())
@@ -146,10 +162,11 @@ def test_networks_without_dense_form_are_scored_patch_by_patch(
 ) -> None:
     file = _slide(tmp_path / "in")
     worker = SlideWorker(registry.url, padded, _settings(stride_px=48), str(tmp_path / "out"), Compute())
-    _, logits, record = _score(worker, file)
+    plan, logits, record = _score(worker, file)
     assert record.method == "patches"
     assert record.stride_um == pytest.approx(48 * 0.972)
-    assert np.isfinite(logits).sum() == record.cells
+    assert np.isfinite(logits[plan.wanted]).all()
+    assert plan.wanted.sum() == record.cells
 
 
 def test_slide_without_tissue_is_refused_unless_all_is_asked_for(
