@@ -121,6 +121,27 @@ def test_a_bucket_of_slides_with_broken_ones(bucket: str, registry: str, bundle:
     assert changed.stride_um == pytest.approx(64 * 0.972)
 
 
+def test_a_size_of_pixels_given_by_hand_for_one_slide_holds(
+    registry: str, bundle: str, tmp_path: Path
+) -> None:
+    slides, out = tmp_path / "slides", str(tmp_path / "out")
+    _slides(slides, 1)
+    silent = write_pyramid(slides / "silent.tif", tissue(700, 600), mpp=None)
+
+    def table() -> dict[str, str]:
+        data = open_store(out).get("slides.parquet")
+        return {record.slide: record.status for record in read_slides_table(data, "slides.parquet")}
+
+    (_, failed), _ = _run(str(slides), registry, bundle, out)
+    assert "--mpp-um-px" in failed.reason
+    by_hand = SETTINGS.model_copy(update={"mpp_um_px": 0.972})
+    (alone,), _ = _run(str(silent), registry, bundle, out, by_hand)
+    assert table() == {"patient_003_node_0": "done", "silent": "done"}
+    (_, again), _ = _run(str(slides), registry, bundle, out)
+    assert again == alone
+    assert table() == {"patient_003_node_0": "done", "silent": "done"}
+
+
 def test_two_actors_share_one_slide(registry: str, bundle: str, tmp_path: Path) -> None:
     _slides(tmp_path / "slides", 1, 1600, 1200)
     maps = []

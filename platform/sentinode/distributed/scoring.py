@@ -24,8 +24,15 @@ from sentinode.distributed.score_actors import Pool, got, started
 from sentinode.distributed.scoring_config import Compute, ScoringSettings
 from sentinode.distributed.slide_worker import SlidePlan, lesion_point
 from sentinode.distributed.tile_scorer import method_for
-from sentinode.errors import ManifestError, ObjectNotFoundError, SentinodeError
-from sentinode.evaluation.slide_record import SLIDES_NAME, SlideScore, record_key, slides_table, stages_csv
+from sentinode.errors import EvaluationError, ManifestError, ObjectNotFoundError, SentinodeError
+from sentinode.evaluation.slide_record import (
+    SLIDES_NAME,
+    SlideScore,
+    read_slides_table,
+    record_key,
+    slides_table,
+    stages_csv,
+)
 from sentinode.logs import ProgressCallback
 from sentinode.slides.listing import SlideFile
 from sentinode.storage import Store, open_store
@@ -51,8 +58,9 @@ def score_slides(
     """Score ``slides`` by the bundle that digest or alias ``bundle`` names; within a Ray session.
 
     What stands in ``out`` of the same model, settings and file is not done again. Returns the records of all, failed
-    ones included, by name, and writes them as ``slides.parquet``, with ``stages.csv`` where slides are Camelyon17's.
-    Raises ConfigError, BundleError and StoreError for what concerns all slides.
+    ones included, by name, and writes them as ``slides.parquet``, beside those of other slides that this model has
+    scored there before, with ``stages.csv`` where slides are Camelyon17's. Raises ConfigError, BundleError and
+    StoreError for what concerns all slides.
     """
     store = open_store(out)
     digest = resolve(open_store(registry), bundle)
@@ -75,8 +83,9 @@ def score_slides(
         for record in _run(pool, left, settings, digest, store, progress, len(records)):
             records[record.slide] = record
     ordered = tuple(records[slide.name] for slide in slides)
-    store.put(SLIDES_NAME, slides_table(ordered))
-    stages, without = stages_csv(ordered)
+    all_there = _with_earlier(store, ordered, digest)
+    store.put(SLIDES_NAME, slides_table(all_there))
+    stages, without = stages_csv(all_there)
     if stages is not None:
         store.put(STAGES_NAME, stages)
     if without:
@@ -97,12 +106,26 @@ def _standing(
             record = SlideScore.from_json(store.get(key), store.locate(key))
         except (ObjectNotFoundError, ManifestError):
             return None
-        done = record.status == "done" and record.key == settings.key(slide, digest)
+        # A size of pixels that was given by hand for this slide is known from then on.
+        by_hand = record.um_px_given and settings.mpp_um_px is None
+        same = settings.model_copy(update={"mpp_um_px": record.um_px}) if by_hand else settings
+        done = record.status == "done" and record.key == same.key(slide, digest)
         return record if done else None
 
     with ThreadPoolExecutor(_READERS) as pool:
         found = list(pool.map(find, slides))
     return {record.slide: record for record in found if record is not None}
+
+
+def _with_earlier(store: Store, records: Sequence[SlideScore], digest: str) -> tuple[SlideScore, ...]:
+    """``records``, and those that stand in the table for other slides by the same model; by name."""
+    try:
+        earlier = read_slides_table(store.get(SLIDES_NAME), store.locate(SLIDES_NAME))
+    except (ObjectNotFoundError, EvaluationError):
+        earlier = ()
+    found = {record.slide: record for record in earlier if record.bundle == digest}
+    found.update({record.slide: record for record in records})
+    return tuple(found[name] for name in sorted(found))
 
 
 @dataclass

@@ -148,7 +148,82 @@ def test_key_is_sent() -> None:
     assert seen == ["Bearer k1"]
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://"])
+def test_key_that_was_read_from_a_file_loses_its_line_end_and_no_error_shows_one() -> None:
+    seen: list[str | None] = []
+
+    def behaviour(handler: Handler, number: int) -> None:
+        seen.append(handler.headers["Authorization"])
+        good(handler, number)
+
+    with server(behaviour) as httpd, Client(url_of(httpd), api_key="k1\n") as client:
+        client.predict(b"image")
+    assert seen == ["Bearer k1"]
+    for key in ("secret\nkey", "secret key", "secret-\u00e9"):
+        with pytest.raises(ConfigError, match="characters that no key has") as caught:
+            Client("http://host", api_key=key)
+        assert "secret" not in str(caught.value)
+
+
+def test_model_scale_and_slide_are_told() -> None:
+    seen: list[tuple[str, str | None, str | None]] = []
+
+    def behaviour(handler: Handler, number: int) -> None:
+        headers = handler.headers
+        seen.append((handler.path, headers["X-MPP-UM-PX"], headers["X-Sentinode-Slide"]))
+        good(handler, number)
+
+    with server(behaviour) as httpd, Client(url_of(httpd), model="other", mpp_um_px=0.5) as client:
+        client.predict(b"image", slide="node 1")
+        list(client.predict_many([b"image"], slide="node 2"))
+    path = "/v1/predict?model=other"
+    assert seen == [(path, "0.5", "node%201"), (path, "0.5", "node%202")]
+
+
+def test_too_much_for_the_key_is_asked_again_later() -> None:
+    def behaviour(handler: Handler, number: int) -> None:
+        if number == 1:
+            handler.answer(
+                429, Refusal(status=429, reason="too much").model_dump_json().encode(), Retry_After="1"
+            )
+        else:
+            good(handler, number)
+
+    with server(behaviour) as httpd, Client(url_of(httpd)) as client:
+        began = time.monotonic()
+        assert client.predict(b"image") == PREDICTION
+        assert time.monotonic() - began >= 1
+
+
+def test_many_images_are_taken_as_answers_come_and_the_refused_one_is_named() -> None:
+    taken = 0
+
+    def images() -> Iterator[bytes]:
+        nonlocal taken
+        for _ in range(1000):
+            taken += 1
+            yield b"image"
+
+    with server(good) as httpd, Client(url_of(httpd), connections=2) as client:
+        assert next(client.predict_many(images())) == PREDICTION
+        assert taken < 20
+
+    def behaviour(handler: Handler, number: int) -> None:
+        if number == 3:
+            handler.answer(
+                422, Refusal(status=422, reason="the image is 1x1 pixels").model_dump_json().encode()
+            )
+        else:
+            good(handler, number)
+
+    with server(behaviour) as httpd, Client(url_of(httpd), connections=1) as client:
+        with pytest.raises(RequestError, match="image 3: the image is 1x1") as caught:
+            list(client.predict_many([b"image"] * 50))
+        assert caught.value.status == 422
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host:99999", "http://host:0"]
+)
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="no endpoint"):
         Client(url)
