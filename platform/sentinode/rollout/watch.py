@@ -18,6 +18,7 @@ from sentinode.rollout.record import Step
 log = logging.getLogger(__name__)
 _SCRAPE_S: Final = 1.0
 _SILENT_SCRAPES: Final = 10
+_SAID_EVERY_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def watch(step: Step, old: str, gateway: Gateway, settings: Settings, check: Cal
     where the endpoint is silent.
     """
     limits, counters, started_s, silent = settings.limits, Counters(), time.monotonic(), 0
+    said_s = 0.0
     while True:
         check()
         try:
@@ -56,6 +58,16 @@ def watch(step: Step, old: str, gateway: Gateway, settings: Settings, check: Cal
         if held_s >= step.hold_s and patches >= limits.min_patches:
             log.info("%s: %.0f patches in %.0f s, within all limits", step.name, patches, held_s)
             return
+        if held_s >= said_s + _SAID_EVERY_S:
+            said_s = held_s
+            log.info(
+                "%s: %.0f of %d patches in %.0f of %.0f s",
+                step.name,
+                patches,
+                limits.min_patches,
+                held_s,
+                step.hold_s,
+            )
         if held_s > step.hold_s + settings.evidence_s:
             raise StepFailedError(
                 f"{step.name}: {patches:.0f} patches in {held_s:.0f} s are too few to judge by"

@@ -137,6 +137,14 @@ def test_spot_workers_leave_in_order(build: str) -> None:
                 assert {"sentinode/capacity": "spot"}.items() <= pod["nodeSelector"].items()
 
 
+@each_build
+def test_the_operator_has_nothing_to_put_into_the_groups(build: str) -> None:
+    """KubeRay writes back what it read, with ``scaleStrategy``: a change of its own, which makes the next apply a conflict."""
+    for label, spec in manifests.ray_clusters(build):
+        for group in spec["workerGroupSpecs"]:
+            assert group["scaleStrategy"] == {}, f"{label}: {group['groupName']}"
+
+
 def selected(policy: dict[str, Any], labels: dict[str, str]) -> bool:
     selector = policy["spec"]["podSelector"]
     fits = all(labels.get(k) == v for k, v in selector.get("matchLabels", {}).items())
