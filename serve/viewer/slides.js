@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { byId, make, percent } from "./dom.js";
 import { Stage, boundsOf } from "./stage.js";
+import { slideFlags } from "./words.js";
 
 const LENGTH = "Longest diameter um", SCORE = "Score";
 let name = null, stage = null, version = "", lesions = [], marks = new Map(), areas = [], chosen = null, isChanged = false;
@@ -14,6 +15,7 @@ export async function connectSlides(onTrouble) {
     const listing = await api.slides();
     byId("tab-slides").hidden = false;
     byId("correcting").hidden = !listing.corrections;
+    byId("worklist-outdated").hidden = listing.worklist !== "outdated";
     list(listing.slides);
   } catch (error) {
     byId("tab-slides").hidden = true;
@@ -31,7 +33,8 @@ function list(slides) {
     const isDone = score.status === "done";
     const words = isDone ? `score ${score.score?.toFixed(3) ?? "unknown"}, ${counted(score.lesions)}, ${score.node_class ?? "no class"}` : whyNot(score.reason);
     const button = make("button", { type: "button", disabled: !isDone, title: isDone ? why : score.reason, onclick: () => open(score.slide, button) },
-      make("b", {}, `${rank}. ${score.slide}`), make("span", {}, words), group ? make("span", { class: "group" }, group) : null);
+      make("b", {}, `${rank}. ${score.slide}`), make("span", {}, words), group ? make("span", { class: "group" }, group) : null,
+      score.flags.length ? make("span", { class: "flags" }, slideFlags(score.flags)) : null);
     return make("li", {}, button);
   }));
 }

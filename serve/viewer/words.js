@@ -7,6 +7,17 @@ const FLAGS = {
   wrong_scale: ["Wrong scale", "Its microns per pixel differ from those the model was trained on."],
 };
 
+// What kept a part of a slide from being judged, or makes its mask doubtful.
+const SLIDE_FLAGS = {
+  pen: "pen marks were left out",
+  blurred: "much of the tissue is blurred and was left out",
+  nearly_everything: "nearly all was taken for tissue",
+  nearly_nothing: "hardly any tissue was found",
+  no_contrast: "tissue and glass hardly differ",
+  too_many_lesions: "too many lesions to list them all",
+};
+
+export const slideFlags = (flags) => flags.map((flag) => SLIDE_FLAGS[flag] ?? flag.replaceAll("_", " ")).join("; ");
 export const flagName = (flag) => FLAGS[flag]?.[0] ?? flag.replaceAll("_", " ");
 export const flagReason = (flag) => FLAGS[flag]?.[1] ?? "The endpoint flagged this patch.";
 export const isAbstained = (reply) => reply.abstained ?? (reply.flags ?? []).length > 0;

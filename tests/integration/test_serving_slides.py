@@ -21,7 +21,14 @@ from slide_files import tissue, write_pyramid
 from sentinode.bundle.bundle import open_bundle
 from sentinode.errors import ConfigError
 from sentinode.evaluation.cells_table import cells_table
-from sentinode.evaluation.slide_record import SLIDES_NAME, SlideScore, file_key, slides_table
+from sentinode.evaluation.slide_record import (
+    SLIDES_NAME,
+    SlideScore,
+    file_key,
+    read_slides_table,
+    slides_table,
+)
+from sentinode.evaluation.worklist import ScreeningRule, order_slides
 from sentinode.serving.args import ServeArgs
 from sentinode.serving.asgi import create_app
 from sentinode.serving.auth import ApiKeys
@@ -58,7 +65,7 @@ def folder(tmp_path: Path) -> Path:
     })  # fmt: skip
     done = SlideScore(
         slide=NAME, url=str(slide), status="done", key="k" * 64, bundle="b" * 64, score=0.93, lesions=1,
-        node_class="micro", um_px=0.5, width_px=WIDTH, height_px=HEIGHT,
+        node_class="micro", um_px=0.5, width_px=WIDTH, height_px=HEIGHT, flags=("pen",),
     )  # fmt: skip
     failed = SlideScore(
         slide="node 2", url="gone.tif", status="failed", reason="no such file", key="k" * 64, bundle="b" * 64
@@ -133,6 +140,24 @@ def test_heat_map_and_list(client: httpx.Client) -> None:
     assert tuple(heat[14, 16, :3]) != tuple(heat[9, 9, :3])
 
 
+def test_a_worklist_of_other_scores_is_not_shown(client: httpx.Client, folder: Path) -> None:
+    store = open_store(str(folder / "scores"))
+    done, failed = read_slides_table(store.get(SLIDES_NAME), SLIDES_NAME)
+    assert client.get("/v1/slides").json()["worklist"] == "none"
+    rule = ScreeningRule(name="screening", threshold=0.99, promise="none")
+    store.put("worklist.csv", order_slides([done, failed], {NAME: 0.93}, rule).to_csv())
+    listing = client.get("/v1/slides").json()
+    assert listing["worklist"] == "current"
+    assert [slide["group"] for slide in listing["slides"]] == ["read, not judged"] * 2
+    store.put(SLIDES_NAME, slides_table([done.model_copy(update={"key": "n" * 64}), failed]))
+    listing = client.get("/v1/slides").json()
+    assert listing["worklist"] == "outdated"
+    assert [(s["score"]["slide"], s["group"], s["why"]) for s in listing["slides"]] == [
+        (NAME, "", ""),
+        ("node 2", "", ""),
+    ]
+
+
 def test_corrections_are_kept_and_never_overwrite_anothers(client: httpx.Client, folder: Path) -> None:
     where = f"/v1/slides/{NAME}/corrections"
     empty = client.get(where)
@@ -189,6 +214,7 @@ def test_a_pathologist_reads_and_corrects(page: Page, folder: Path) -> None:
     page.get_by_role("button", name=NAME).click()
     expect(page.get_by_text("1 lesion", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="node 2")).to_be_disabled()
+    expect(page.get_by_text("pen marks were left out")).to_be_visible()
     page.get_by_role("button", name="1. micro").click()
     expect(page.locator(".outlines .found.chosen")).to_have_count(1)
     page.get_by_role("button", name="Accept").click()

@@ -56,6 +56,7 @@ def run(config: ScoreCommand) -> int:
     for line in describe(records):
         log.info("%s", line)
     log.info("results: %s; table: %s", config.out, join_url(config.out, SLIDES_NAME))
+    log.info("what to read first: sentinode worklist %s --registry %s", config.out, config.registry)
     log.info("%s", RESEARCH_USE_ONLY)
     return int(any(record.status == "failed" for record in records))
 

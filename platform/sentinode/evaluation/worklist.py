@@ -88,7 +88,7 @@ class Worklist(Record):
 
 _COLUMNS: Final = (
     "slide", "status", "score", "node_class", "lesions", "macro", "micro", "itc", "largest_um", "tumour_mm2",
-    "tissue_mm2", "flags", "url",
+    "tissue_mm2", "flags", "url", "key",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import io
 import threading
 from collections import OrderedDict
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 from sentinode.config import Frozen
 from sentinode.errors import (
@@ -52,6 +52,8 @@ class Listing(Frozen):
     """The reply to ``GET /v1/slides``."""
 
     slides: tuple[ListedSlide, ...]
+    worklist: Literal["current", "outdated", "none"]
+    """``outdated``: slides were scored since it was made. What it says then stands nowhere here."""
     corrections: bool
     """Whether corrections are taken."""
 
@@ -83,19 +85,20 @@ class SlideShelf:
 
     def listing(self) -> Listing:
         """All slides, in the order of the worklist, else by falling score. Raises RequestError 404 without any."""
-        told = self._worklist()
         records = list(self._records().values())
-        records.sort(key=lambda r: (told.get(r.slide, (1 << 30, "", ""))[0], -(r.score or 0.0), r.slide))
+        told = self._worklist()
+        is_current = told is not None and all(
+            r.slide in told and told[r.slide].made_of == (r.key, r.status) for r in records
+        )
+        found = told if told and is_current else {}
+        records.sort(key=lambda r: (found[r.slide].rank if found else 0, -(r.score or 0.0), r.slide))
         return Listing(
             slides=tuple(
-                ListedSlide(
-                    rank=rank,
-                    group=told.get(r.slide, (0, "", ""))[1],
-                    why=told.get(r.slide, (0, "", ""))[2],
-                    score=r,
-                )
+                ListedSlide(rank=rank, group=group, why=why, score=r)
                 for rank, r in enumerate(records, 1)
+                for group, why in [(found[r.slide].group, found[r.slide].why) if found else ("", "")]
             ),
+            worklist="none" if told is None else "current" if is_current else "outdated",
             corrections=self._corrections is not None,
         )
 
@@ -209,11 +212,23 @@ class SlideShelf:
             self._known = (info.etag, {record.slide: record for record in table})
         return self._known[1]
 
-    def _worklist(self) -> dict[str, tuple[int, str, str]]:
-        """Rank, group and reason by slide."""
+    def _worklist(self) -> dict[str, _Told] | None:
+        """What the worklist says, by slide; None where none was made."""
         try:
             text = self._scores.get(WORKLIST).decode()
         except ObjectNotFoundError:
-            return {}
-        rows = csv.DictReader(io.StringIO(text))
-        return {row["slide"].lstrip("'"): (int(row["rank"]), row["group"], row["why"]) for row in rows}
+            return None
+        return {
+            row["slide"].lstrip("'"): _Told(
+                int(row["rank"]), row["group"], row["why"], (row.get("key", ""), row["status"])
+            )
+            for row in csv.DictReader(io.StringIO(text))
+        }
+
+
+class _Told(NamedTuple):
+    rank: int
+    group: str
+    why: str
+    made_of: tuple[str, str]
+    """Key and status of the record that it speaks of."""

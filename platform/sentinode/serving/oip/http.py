@@ -43,7 +43,7 @@ class InferRequest(Frozen):
     id: str = Field(default="", max_length=256)
     parameters: dict[str, Any] = Field(default_factory=dict)
     """``binary_data_output``: whether outputs that do not say otherwise come behind the JSON of the reply."""
-    inputs: tuple[InferInput, ...] = Field(max_length=16)
+    inputs: tuple[InferInput, ...] = Field(max_length=16, json_schema_extra={"minItems": 1})
     outputs: tuple[InferOutput, ...] = Field(default=(), max_length=16)
 
 
