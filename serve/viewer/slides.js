@@ -120,7 +120,7 @@ function changed() {
 
 function draw(isTumour) {
   byId("drawing").hidden = false;
-  byId("drawing-what").textContent = `Drawing ${isTumour ? "tumour" : "healthy tissue"}: click point after point, or move the slide and press Enter for a point at its centre.`;
+  byId("drawing-what").textContent = `Drawing ${isTumour ? "tumour" : "healthy tissue"}: click point after point, or move the slide by the arrow keys, + and −, and press Enter for a point at its centre.`;
   stage.draw((ring) => {
     areas.push({ geometry: { type: "Polygon", coordinates: [ring] }, isTumour, mark: { action: "draw" } });
     changed();
@@ -176,8 +176,13 @@ byId("draw-healthy").addEventListener("click", () => draw(false));
 byId("draw-done").addEventListener("click", () => finish(true));
 byId("draw-stop").addEventListener("click", () => finish(false));
 byId("save-corrections").addEventListener("click", save);
+// While an outline is drawn OpenSeadragon takes neither mouse nor keys.
+const MOVES = {
+  ArrowLeft: () => stage.pan(-0.05, 0), ArrowRight: () => stage.pan(0.05, 0), ArrowUp: () => stage.pan(0, -0.05), ArrowDown: () => stage.pan(0, 0.05),
+  "+": () => stage.zoom(1.6), "-": () => stage.zoom(1 / 1.6), Enter: () => stage.pointAtCentre(),
+};
 byId("stage").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && stage?.points) stage.pointAtCentre();
+  if (stage?.points && MOVES[event.key]) MOVES[event.key]();
   else if (event.key === "Escape") finish(false);
   else return;
   event.preventDefault();

@@ -48,7 +48,7 @@ export class Stage {
     });
     this.layer = drawn("g", {});
     this.svg = drawn("svg", { class: "outlines", "aria-hidden": "true" });
-    this.svg.append(this.layer);
+    this.svg.append(this.layer, drawn("circle", { class: "centre", cx: "50%", cy: "50%", r: 9 }), drawn("circle", { class: "centre", cx: "50%", cy: "50%", r: 1 }));
     this.viewer.canvas.append(this.svg);
     for (const event of ["open", "update-viewport", "resize"]) this.viewer.addHandler(event, () => this.follow());
     this.svg.addEventListener("pointerdown", (event) => this.point(event));
@@ -76,6 +76,13 @@ export class Stage {
     else this.viewer.viewport.zoomBy(by).applyConstraints();
   }
 
+  // By shares of what is seen; the centre stays on the slide.
+  pan(right, down) {
+    const { viewport } = this.viewer, { width, height } = viewport.getBounds(), { x, y } = viewport.getCenter();
+    const within = (value, most) => Math.min(Math.max(value, 0), most);
+    viewport.panTo(new OpenSeadragon.Point(within(x + right * width, 1), within(y + down * height, this.shown.height_px / this.shown.width_px)));
+  }
+
   jump([left, top, right, bottom]) {
     const { viewport } = this.viewer;
     const margin = Math.max(0.15 * Math.max(right - left, bottom - top), 200);
@@ -93,7 +100,7 @@ export class Stage {
   draw(done) {
     this.points = [];
     this.done = done;
-    this.svg.classList.add("drawing");
+    this.svg.classList.add("sketching");
     this.viewer.setMouseNavEnabled(false);
   }
 
@@ -110,6 +117,8 @@ export class Stage {
 
   add(x, y) {
     const at = this.viewer.world.getItemAt(0).viewerElementToImageCoordinates(new OpenSeadragon.Point(x, y));
+    const last = this.points.at(-1);
+    if (last && last[0] === at.x && last[1] === at.y) return;
     this.points.push([at.x, at.y]);
     this.sketch ??= this.layer.appendChild(drawn("path", { class: "sketch" }));
     this.sketch.setAttribute("d", `M${this.points.map((p) => p.join(" ")).join("L")}`);
@@ -120,7 +129,7 @@ export class Stage {
     this.points = null;
     this.sketch?.remove();
     this.sketch = undefined;
-    this.svg.classList.remove("drawing");
+    this.svg.classList.remove("sketching");
     this.viewer.setMouseNavEnabled(true);
     if (isKept && points?.length > 2) this.done([...points, points[0]]);
     return points?.length ?? 0;

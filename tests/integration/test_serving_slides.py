@@ -238,11 +238,32 @@ def test_a_pathologist_reads_and_corrects(page: Page, folder: Path) -> None:
     assert (np.abs(stage - 245).max(axis=2) > 40).mean() > 0.2, "the slide is not to be seen"
 
 
-def test_drawing_by_keyboard(page: Page) -> None:
+def test_drawing_by_keyboard(page: Page, folder: Path) -> None:
     page.get_by_role("tab", name="Slides").click()
     page.get_by_role("button", name=NAME).click()
-    page.get_by_role("button", name="Draw tumour").click()
-    expect(page.locator("#stage")).to_be_focused()
+    page.get_by_role("button", name="Draw tumour").focus()
     page.keyboard.press("Enter")
+    expect(page.locator("#stage")).to_be_focused()
+    expect(page.locator(".outlines .centre").first).to_be_visible()
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft"):
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")  # the same point again counts once
+        page.keyboard.press(key)
+        page.keyboard.press(key)
+        page.wait_for_timeout(600)
+    # The slide is to be seen while an outline is drawn on it.
+    page.locator("#stage").screenshot(path=folder / "drawing.png")
+    seen = np.asarray(Image.open(folder / "drawing.png").convert("RGB")).astype(int)
+    assert (np.abs(seen - np.median(seen, axis=(0, 1))).max(axis=2) > 40).mean() > 0.2
+    page.get_by_role("button", name="Close the outline").click()
+    page.get_by_role("button", name="Save corrections").click()
+    expect(page.get_by_text("Corrections saved.")).to_be_visible()
+    (drawn,) = read_corrections(
+        (folder / "corrections" / f"{NAME}{SUFFIX}").read_bytes(), "file", NAME
+    ).corrections
+    left, top, right, bottom = drawn.region.shape.bounds
+    assert right - left > 50
+    assert bottom - top > 50
+    page.get_by_role("button", name="Draw tumour").click()
     page.keyboard.press("Escape")
     expect(page.locator("#drawing")).to_be_hidden()
