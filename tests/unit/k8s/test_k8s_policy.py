@@ -139,7 +139,7 @@ def test_spot_workers_leave_in_order(build: str) -> None:
 
 @each_build
 def test_the_operator_has_nothing_to_put_into_the_groups(build: str) -> None:
-    """KubeRay writes back what it read, with ``scaleStrategy``: a change of its own, which makes the next apply a conflict."""
+    """KubeRay writes back what it read, with ``scaleStrategy``: its own change, and a conflict for the next apply."""
     for label, spec in manifests.ray_clusters(build):
         for group in spec["workerGroupSpecs"]:
             assert group["scaleStrategy"] == {}, f"{label}: {group['groupName']}"
