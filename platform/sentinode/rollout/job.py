@@ -77,7 +77,7 @@ def _own_cluster(cluster: Object, settings: JobSettings) -> Object:
         pods = [group["template"]["spec"]["containers"] for group in (spec["headGroupSpec"], *groups)]
         for group in groups:
             # What the autoscaler has written into the cluster that stands.
-            group.pop("scaleStrategy", None)
+            group["scaleStrategy"] = {}
             group["replicas"] = group["minReplicas"] = 0
         ready = next((g for g in groups if settings.group in (None, g["groupName"])), None)
         if ready is None:

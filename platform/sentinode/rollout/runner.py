@@ -31,6 +31,7 @@ from sentinode.rollout.outcome import (
     UnrestoredError,
 )
 from sentinode.rollout.plan import plan, present
+from sentinode.rollout.pods import explained
 from sentinode.rollout.record import Outcome, RolloutRecord, Wish, finish, record_of, under_way, write_record
 from sentinode.rollout.serve_config import CANDIDATE, ServeConfig, images, spec_of
 from sentinode.rollout.status import ServiceStatus
@@ -202,6 +203,7 @@ class Rollout:
                 record.leaves if not restoring else None,
             )
             decision = decide(status, moment, self._settings.patience)
+            decision = explained(decision, status.pending.ray_cluster_name, self._cluster)
             # What was broken is shown until KubeRay has put the old specification in force again.
             hopeless = moment.waited_s > self._settings.patience.step_s
             if isinstance(decision, Promote) or (
