@@ -138,6 +138,13 @@ def test_spot_workers_leave_in_order(build: str) -> None:
 
 
 @each_build
+def test_every_pod_has_a_priority(build: str) -> None:
+    """A pod without one makes room for any other: so went the store in memory, with all data, for the head of a job."""
+    for label, template in manifests.pod_templates(build):
+        assert template["spec"]["priorityClassName"].startswith("sentinode-"), label
+
+
+@each_build
 def test_the_operator_has_nothing_to_put_into_the_groups(build: str) -> None:
     """KubeRay writes back what it read, with ``scaleStrategy``: its own change, and a conflict for the next apply."""
     for label, spec in manifests.ray_clusters(build):

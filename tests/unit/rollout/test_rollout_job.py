@@ -21,7 +21,9 @@ def test_it_is_the_job_of_the_manifests(overlay: str) -> None:
     (cluster,) = manifests.of_kind(f"overlays/{overlay}", "RayCluster")
     (wanted,) = [m for m in manifests.of_kind(f"overlays/{overlay}/jobs", "RayJob")
                  if m["metadata"]["name"] == "train"]  # fmt: skip
-    job = ray_job("train", "train", [], cluster, JobSettings())
+    ttl_s = wanted["spec"]["ttlSecondsAfterFinished"]
+    assert ttl_s == (20 if overlay == "local" else JobSettings().ttl_s)
+    job = ray_job("train", "train", [], cluster, JobSettings(ttl_s=ttl_s))
     assert job["spec"] == {**wanted["spec"], "entrypoint": "sentinode train"}
     assert job["metadata"]["labels"]["app.kubernetes.io/name"] == "train"
 
