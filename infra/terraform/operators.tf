@@ -7,6 +7,12 @@ resource "helm_release" "kuberay" {
   create_namespace = true
   atomic           = true
 
+  # The chart gives none: the endpoint's pods would take its place on a full node.
+  set {
+    name  = "priorityClassName"
+    value = "system-cluster-critical"
+  }
+
   depends_on = [aws_eks_node_group.this, aws_eks_addon.other]
 }
 

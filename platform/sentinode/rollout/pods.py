@@ -9,12 +9,14 @@ from typing import Final
 from sentinode.errors import ClusterError
 from sentinode.rollout.cluster import Cluster, Object
 from sentinode.rollout.decide import Decision, RollBack, Wait
+from sentinode.rollout.status import ServiceStatus
 
 _USUAL: Final = ("", "ContainerCreating", "PodInitializing")
 
 
-def explained(decision: Decision, ray_cluster: str, cluster: Cluster) -> Decision:
-    """``decision`` about the pods of ``ray_cluster``, with what ails one of them where something does."""
+def explained(decision: Decision, status: ServiceStatus, cluster: Cluster) -> Decision:
+    """``decision``, with what ails a pod of the RayCluster that is to take over, where something does."""
+    ray_cluster = status.pending.ray_cluster_name
     if not ray_cluster or not isinstance(decision, Wait | RollBack):
         return decision
     try:

@@ -196,14 +196,10 @@ class Rollout:
                 for application in cluster.application_statuses.values()
             )
             unhealthy_since_s = (unhealthy_since_s or now_s) if sick else None
-            moment = Moment(
-                service["metadata"]["generation"],
-                now_s - started_s,
-                now_s - (unhealthy_since_s or now_s),
-                record.leaves if not restoring else None,
-            )
-            decision = decide(status, moment, self._settings.patience)
-            decision = explained(decision, status.pending.ray_cluster_name, self._cluster)
+            waited_s, sick_s = now_s - started_s, now_s - (unhealthy_since_s or now_s)
+            leaves = None if restoring else record.leaves
+            moment = Moment(service["metadata"]["generation"], waited_s, sick_s, leaves)
+            decision = explained(decide(status, moment, self._settings.patience), status, self._cluster)
             # What was broken is shown until KubeRay has put the old specification in force again.
             hopeless = moment.waited_s > self._settings.patience.step_s
             if isinstance(decision, Promote) or (

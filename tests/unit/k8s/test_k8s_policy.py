@@ -144,6 +144,12 @@ def test_every_pod_has_a_priority(build: str) -> None:
         assert template["spec"]["priorityClassName"].startswith("sentinode-"), label
 
 
+@each_overlay
+def test_only_the_endpoint_makes_others_go(overlay: str) -> None:
+    classes = {c["metadata"]["name"]: c for c in manifests.of_kind(f"overlays/{overlay}", "PriorityClass")}
+    assert {n for n, c in classes.items() if c.get("preemptionPolicy") != "Never"} == {"sentinode-endpoint"}
+
+
 @each_build
 def test_the_operator_has_nothing_to_put_into_the_groups(build: str) -> None:
     """KubeRay writes back what it read, with ``scaleStrategy``: its own change, and a conflict for the next apply."""
