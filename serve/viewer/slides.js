@@ -161,6 +161,7 @@ async function save() {
     take(await api.corrections(name));
     refresh();
   } catch (error) {
+    say("Corrections are not saved.");
     trouble(error);
   }
 }

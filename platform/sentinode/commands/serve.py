@@ -7,7 +7,7 @@ import signal
 import threading
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sentinode.bundle.registry import resolve
 from sentinode.config import Frozen
@@ -45,9 +45,20 @@ class ServeCommand(Frozen):
     corrections: StoreUrl | None = None
     """Where pathologists' corrections of these slides are kept; by default none are taken."""
 
+    @model_validator(mode="after")
+    def _corrections_of_slides(self) -> ServeCommand:
+        if self.corrections is not None and self.scores is None:
+            raise ValueError("corrections are of slides that are shown: give --scores as well")
+        return self
+
     def args(self) -> ServeArgs:
-        """The endpoint's settings, with the alias resolved to a digest."""
+        """The endpoint's settings, with the alias resolved to a digest. Raises StoreError where no slide was scored."""
         digest = resolve(open_store(self.registry), self.bundle)
+        if self.scores is not None:
+            # Only here: an endpoint without slides has nothing installed that reads their table.
+            from sentinode.commands.slides_input import load_scores
+
+            load_scores(open_store(self.scores))
         return ServeArgs(
             registry=self.registry,
             bundle=digest,
@@ -73,10 +84,11 @@ def run(config: ServeCommand) -> int:
     # Ray Serve reads its environment when it is imported.
     from sentinode.serving.local import LocalEndpoint
 
+    served = LocalEndpoint(args, config.port, grpc_port=config.grpc_port)
     with ray_session():
         # Ray has put a handler of SIGTERM in place of ours, one that aborts.
         _end_on_signals(over)
-        with LocalEndpoint(args, config.port, grpc_port=config.grpc_port) as endpoint:
+        with served as endpoint:
             log.info(
                 "bundle %s answers at %s/v1/predict (research use only)", endpoint.bundle[:12], endpoint.url
             )

@@ -33,9 +33,9 @@ class LocalEndpoint:
     """Ray Serve on loopback for as long as the ``with`` block lasts; ``url`` is where it answers.
 
     Ray must run in this process already. ``port`` 0 takes a free one; so does ``grpc_port``, and None is no gRPC.
-    Serve's gRPC server listens on all interfaces: with it, keys are required. Entering raises ConfigError where Ray
-    does not run or Serve runs already, and SentinodeError with the replica's reason where the endpoint does
-    not come up within ``timeout_s``.
+    Serve's gRPC server listens on all interfaces: with it, keys are required. Raises ConfigError where a port is
+    taken. Entering raises ConfigError where Ray does not run or Serve runs already, and SentinodeError with the
+    replica's reason where the endpoint does not come up within ``timeout_s``.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class LocalEndpoint:
     ) -> None:
         self._args = args
         self._timeout_s = timeout_s
-        self.port = port or _free_port()
-        self.grpc_port = _free_port() if grpc_port == 0 else grpc_port
+        self.port = _free_port(port)
+        self.grpc_port = None if grpc_port is None else _free_port(grpc_port, "")
 
     @property
     def bundle(self) -> str:
@@ -138,8 +138,19 @@ def _shut_down() -> None:
     serve.shutdown()
 
 
-def _free_port() -> int:
+def _free_port(wanted: int = 0, host: str = _HOST) -> int:
+    """``wanted``, or any where it is 0. Serve shares a port that another endpoint listens on, and the kernel then
+    gives clients one or the other: such a port is refused. Raises ConfigError.
+    """
     with socket.socket() as listener:
-        listener.bind((_HOST, 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, wanted))
+        except OSError as error:
+            raise ConfigError(
+                f"port {wanted} cannot be had ({error.strerror})",
+                "a port that nobody listens on",
+                "end what runs there, or give another --port (0 takes a free one)",
+            ) from error
         port: int = listener.getsockname()[1]
         return port
