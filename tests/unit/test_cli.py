@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
-from sentinode import cli
+from sentinode import __version__, cli
 
 
 def run(*arguments: str) -> int:
@@ -19,6 +21,13 @@ def test_overview_names_each_command(capsys: pytest.CaptureFixture[str]) -> None
     assert run("--help") == 0
     shown = capsys.readouterr().out
     assert all(f"  {name} " in shown for name in cli.COMMANDS)
+
+
+def test_the_module_is_the_command() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "sentinode", "--version"], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.strip() == __version__
 
 
 def test_without_a_command_the_overview_is_an_error() -> None:

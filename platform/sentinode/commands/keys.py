@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from pydantic import Field
@@ -51,6 +51,8 @@ def run(config: KeysCommand) -> int:
 
 
 def _make(config: KeysCommand, name: str) -> int:
+    if config.expires is not None and config.expires < _today():
+        raise ConfigError(f"{config.expires} is over: the key would open nothing", f"{_today()} or later")
     known = KeyFile.read(config.file) if config.file.exists() else KeyFile()
     try:
         key, record = make_key(name, config.scopes, config.limits, config.expires)
@@ -76,6 +78,10 @@ def _revoke(config: KeysCommand, wanted: str) -> int:
     return 0
 
 
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
 def _table(file: KeyFile) -> Table:
     table = Table("id", "name", "scopes", "requests/s", "concurrent", "expires", box=box.SIMPLE_HEAD)
     for key in file.keys:
@@ -85,6 +91,6 @@ def _table(file: KeyFile) -> Table:
             " ".join(key.scopes),
             f"{key.limits.requests_per_s:g}",
             str(key.limits.concurrent),
-            str(key.expires or "never"),
+            "never" if key.expires is None else f"{key.expires}{', over' if key.expires < _today() else ''}",
         )
     return table

@@ -77,6 +77,12 @@ def test_step_keys_makes_lists_and_revokes(tmp_path: Path, capsys: pytest.Captur
     assert KeyFile.read(file).keys == ()
     assert run_step("keys", ["--file", str(file), "--name", "no spaces"]) == 2
     assert run_step("keys", ["--file", str(tmp_path / "absent.json")]) == 2
+    assert run_step("keys", ["--file", str(file), "--name", "late", "--expires", "2020-01-01"]) == 2
+    assert "2020-01-01 is over" in capsys.readouterr().err
+    _, ended = make_key("ended", (Scope.PREDICT,), expires=date(2020, 1, 1))
+    KeyFile(keys=(ended,)).write(file)
+    assert run_step("keys", ["--file", str(file)]) == 0
+    assert "over" in capsys.readouterr().out
 
 
 def test_damaged_key_file_is_an_error_and_not_an_open_door(

@@ -1,0 +1,5 @@
+"""``python -m sentinode``, the same as ``sentinode``."""
+
+from sentinode.cli import main
+
+main()
