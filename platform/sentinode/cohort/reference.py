@@ -46,7 +46,7 @@ def read_reference(store: Store, um_px: Mapping[str, float]) -> CohortReference:
         official = camelyon_name(name) or name
         defect = slide_defect(name)
         if defect in (Defect.MISFILED, Defect.DUPLICATE):
-            left_out[f"are {defect}: left out"].append(name)
+            left_out[f"Left out, {defect}"].append(name)
             continue
         label = known.get(official, NodeClass.NEGATIVE if official.startswith("normal_") else None)
         if name in annotations:
@@ -55,15 +55,15 @@ def read_reference(store: Store, um_px: Mapping[str, float]) -> CohortReference:
             if lesions_scorable(name):
                 found.lesions[name] = lesions
             else:
-                left_out[f"are {defect}: left out of FROC"].append(name)
+                left_out[f"Left out of FROC, {defect}"].append(name)
         elif label is not None:
             found.classes[name] = label
             if label is NodeClass.NEGATIVE:
                 found.lesions[name] = ()
             else:
-                left_out["hold tumour without annotation: left out of FROC"].append(name)
+                left_out["Left out of FROC, tumour without annotation"].append(name)
         else:
-            left_out["have no reference: left out"].append(name)
+            left_out["Left out, no reference"].append(name)
     if not found.classes:
         raise SourceError(
             f"{store.url} says nothing of the {len(um_px)} scored slides",
@@ -73,5 +73,7 @@ def read_reference(store: Store, um_px: Mapping[str, float]) -> CohortReference:
     for key in tables:
         if key.endswith(STAGE_LABELS):
             found.stages.update(read_stage_labels(store.get(key), store.locate(key)).patients)
-    notes = tuple(f"{len(names)} slides {what} ({', '.join(names[:5])})." for what, names in left_out.items())
+    notes = tuple(
+        f"{what}: {len(names)} of the slides ({', '.join(names[:5])})." for what, names in left_out.items()
+    )
     return CohortReference(found.classes, found.lesions, found.stages, notes)

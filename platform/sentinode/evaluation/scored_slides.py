@@ -215,8 +215,8 @@ def _cautions(
     cautions = []
     if failed:
         cautions.append(
-            f"{len(failed)} slides were not scored and are in no figure ({', '.join(failed[:5])}): in use "
-            "they are read."
+            f"Not scored, and in no figure: {len(failed)} of the slides ({', '.join(failed[:5])}). In use they "
+            "are read."
         )
     if screening and screening.missed:
         cautions.append(

@@ -138,6 +138,6 @@ def _cautions(config: SlideLevelConfig, positives: int, negatives: int, sampled:
     needed = max((math.ceil(1 / (1 - s)) for s in config.sensitivities if s < 1), default=0)
     if 0 < positives < needed:
         found.append(
-            f"{positives} tumour slides cannot tell high sensitivities apart; {needed} or more could."
+            f"Tumour slides: only {positives}. High sensitivities can be told apart by {needed} or more."
         )
     return tuple(found)

@@ -128,13 +128,15 @@ def _judged(score: SlideScore, highest: float | None, rule: ScreeningRule) -> tu
             Group.NOT_JUDGED,
             f"not scored: {score.reason.splitlines()[0] if score.reason else 'no heat map'}",
         )
+    unjudged = f"not all of it was judged: {', '.join(score.flags)}"
     of_slide = rule.level == "slide"
     value = (score.score or 0.0) if of_slide else highest
     if value >= rule.threshold:
         what = "its score is" if of_slide else "a cell reaches"
-        return Group.READ, f"{what} {value:.3f}, the {rule.name} threshold is {rule.threshold:.3f}"
+        why = f"{what} {value:.3f}, the {rule.name} threshold is {rule.threshold:.3f}"
+        return Group.READ, f"{why}; {unjudged}" if score.flags else why
     if score.flags:
-        return Group.NOT_JUDGED, f"not all of it was judged: {', '.join(score.flags)}"
+        return Group.NOT_JUDGED, unjudged
     if of_slide:
         return (
             Group.ASIDE,

@@ -182,7 +182,7 @@ class TestSlideLevel:
     def test_few_tumour_slides_are_said_to_be_few(self) -> None:
         heat, labels = maps(20)
         (caution,) = evaluate_slides(scores_of(heat, PoolingConfig()), labels, FEW, sampled=False).cautions
-        assert caution.startswith("10 tumour slides cannot")
+        assert caution.startswith("Tumour slides: only 10.")
 
     def test_nodes_of_a_patient_go_together(self) -> None:
         heat, labels = maps(40, seed=2)
