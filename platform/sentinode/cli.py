@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 import tyro
-from pydantic import Field, ValidationError, create_model
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, create_model, model_validator
 from rich.console import Console
 
 from sentinode import __version__
@@ -102,12 +102,16 @@ def run_step(name: str, arguments: Sequence[str]) -> int:
 def parse(flags: type[T], name: str, arguments: Sequence[str], defaults: T | None = None) -> tuple[T, bool]:
     """Turn ``arguments`` into the frozen model ``flags``; also whether ``--dry-run`` was given.
 
-    Raises ConfigError for values that do not go together; unknown flags and single values that are wrong end the
-    process with status 2 and a message. ``defaults`` may lack fields: those are required.
+    Raises ConfigError for values that are out of bounds or do not go together; unknown flags, and values that are none
+    of their kind, end the process with status 2 and a message. ``defaults`` may lack fields: those are required.
     """
     switch: Any = (Annotated[bool, Field(description="Print the resolved configuration and stop.")], False)
     extended: Any = create_model(
-        f"{flags.__name__}Flags", __base__=flags, __doc__=flags.__doc__, dry_run=switch
+        f"{flags.__name__}Flags",
+        __base__=flags,
+        __doc__=flags.__doc__,
+        __validators__={"told": _told_plainly(name)},
+        dry_run=switch,
     )
     given = tyro.MISSING_NONPROP
     if defaults is not None:
@@ -127,10 +131,19 @@ def parse(flags: type[T], name: str, arguments: Sequence[str], defaults: T | Non
     )
     values = dict(parsed)
     dry_run = bool(values.pop("dry_run"))
-    try:
-        return flags.model_validate(values), dry_run
-    except ValidationError as error:
-        raise ConfigError(summarise(error), remedy=f"see sentinode {name} --help") from error
+    return flags.model_validate(values), dry_run
+
+
+def _told_plainly(name: str) -> Any:
+    """A validator around a model's own, which speaks as all errors here do: tyro would show pydantic's words."""
+
+    def validate(cls: type[Any], values: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise ConfigError(summarise(error), remedy=f"see sentinode {name} --help") from error
+
+    return model_validator(mode="wrap")(validate)
 
 
 def _fail(error: SentinodeError) -> int:

@@ -85,6 +85,9 @@ def canonical_json(value: Any) -> bytes:
 
 def summarise(error: ValidationError) -> str:
     """The first faults of a validation error in one line: ``optim.lr: must be greater than 0; ...``."""
-    faults = [f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in error.errors()[:4]]
+    faults = [
+        ": ".join(filter(None, [".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")]))
+        for e in error.errors()[:4]
+    ]
     more = error.error_count() - len(faults)
     return "; ".join(faults) + (f"; and {more} more" if more > 0 else "")

@@ -69,7 +69,11 @@ def test_dry_run_prints_the_resolved_configuration(capsys: pytest.CaptureFixture
             ("ingest", "--source", "x", "--out", "y", "--valid-fraction", "0.6", "--test-fraction", "0.6"),
             "sum below 1",
         ),
-        (("serve", "--registry", "r", "--bundle", "b", "--port", "70000"), "65535"),
+        (
+            ("serve", "--registry", "r", "--bundle", "b", "--port", "70000"),
+            "error: port: Input should be less",
+        ),
+        (("evaluate", "--slides", "s"), "error: slides are measured against a reference"),
     ],
 )
 def test_wrong_usage_is_told_plainly(
