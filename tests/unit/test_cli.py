@@ -90,7 +90,7 @@ def test_wrong_usage_is_told_plainly(
     [
         (("ingest", "--source", "{tmp}/none", "--out", "{tmp}/out"), "none"),
         (("verify", "{tmp}/none"), "manifest.json"),
-        (("train", "--data", "{tmp}/none", "--run", "{tmp}/run"), "manifest.json"),
+        (("train", "--data", "{tmp}/none", "--run", "{tmp}/run"), "there is no data set at"),
         (("serve", "--registry", "{tmp}", "--bundle", "candidate"), "candidate"),
         (("promote", "--run", "{tmp}/none", "--registry", "{tmp}"), "no finished run"),
     ],

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from sentinode.config import Frozen, Record
-from sentinode.errors import ManifestError
+from sentinode.errors import ManifestError, ObjectNotFoundError
 from sentinode.schema import CLASS_NAMES, PATCH_MPP_UM_PX, PATCH_PX, Encoding, Split
 from sentinode.storage import Store, open_parent
 
@@ -107,9 +107,18 @@ class Manifest(Record):
 def load_manifest(url: str) -> tuple[Manifest, Store]:
     """Read a manifest by URL; returns it with the store in which its shard names are keys.
 
-    ``url`` may name the manifest or the folder that holds it.
+    ``url`` may name the manifest or the folder that holds it. Raises ObjectNotFoundError where there is none,
+    ManifestError where it is damaged.
     """
     if not url.endswith(".json"):
         url = f"{url.rstrip('/')}/{MANIFEST_NAME}"
     store, key = open_parent(url)
-    return Manifest.from_json(store.get(key), url), store
+    try:
+        data = store.get(key)
+    except ObjectNotFoundError as error:
+        raise ObjectNotFoundError(
+            f"there is no data set at {url}",
+            "what sentinode ingest wrote",
+            "ingest first, or correct the URL",
+        ) from error
+    return Manifest.from_json(data, url), store
