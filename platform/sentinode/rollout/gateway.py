@@ -34,9 +34,10 @@ class Gateway:
             raise ConfigError(f"{url!r} is no endpoint", "--gateway https://host", "see docs/rollout.md")
         key = os.environ.get(KEY_VARIABLE, "")
         self._url = url.rstrip("/")
-        self._http = urllib3.PoolManager(
-            headers={"authorization": f"Bearer {key}"} if key else {}, timeout=timeout_s, retries=False
-        )
+        # Through a bare Service a kept connection leads to one replica, after the switch to a new cluster to one of the
+        # old, and evidence would be of that one alone.
+        headers = {"connection": "close"} | ({"authorization": f"Bearer {key}"} if key else {})
+        self._http = urllib3.PoolManager(headers=headers, timeout=timeout_s, retries=False)
 
     def predict(self, png: bytes, model: str = "") -> dict[str, Any]:
         """The reply on one patch. Raises GatewayError where there is none."""
