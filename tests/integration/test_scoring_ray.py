@@ -140,6 +140,8 @@ def test_a_size_of_pixels_given_by_hand_for_one_slide_holds(
     (_, again), _ = _run(str(slides), registry, bundle, out)
     assert again == alone
     assert table() == {"patient_003_node_0": "done", "silent": "done"}
+    _run(str(silent), registry, bundle, out, by_hand.model_copy(update={"stride_px": 64}))
+    assert table() == {"silent": "done"}, "scores of other cells do not compare"
 
 
 def test_two_actors_share_one_slide(registry: str, bundle: str, tmp_path: Path) -> None:

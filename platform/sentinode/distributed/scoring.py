@@ -118,12 +118,17 @@ def _standing(
 
 
 def _with_earlier(store: Store, records: Sequence[SlideScore], digest: str) -> tuple[SlideScore, ...]:
-    """``records``, and those that stand in the table for other slides by the same model; by name."""
+    """``records``, and those that stand in the table for other slides that were scored in the same way; by name."""
     try:
         earlier = read_slides_table(store.get(SLIDES_NAME), store.locate(SLIDES_NAME))
     except (ObjectNotFoundError, EvaluationError):
         earlier = ()
-    found = {record.slide: record for record in earlier if record.bundle == digest}
+    done = [record for record in records if record.status == "done"][:1]
+    found = {
+        record.slide: record
+        for record in earlier
+        if record.bundle == digest and all(map(record.is_comparable_with, done))
+    }
     found.update({record.slide: record for record in records})
     return tuple(found[name] for name in sorted(found))
 

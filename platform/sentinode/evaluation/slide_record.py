@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
@@ -16,6 +17,8 @@ from sentinode.evaluation.patient_stage import NODE_NAME, NODES, stage_of
 from sentinode.schema import RESEARCH_USE_ONLY, NodeClass
 
 SLIDES_NAME: Final = "slides.parquet"
+_SAME_CELLS: Final = 0.06
+"""Relative difference of sides: levels that are off by up to 3 % are taken as they are."""
 
 
 def file_key(name: str, kind: str) -> str:
@@ -81,6 +84,15 @@ class SlideScore(Record):
     seconds: float | None = None
     """From opening it to the last file, reading included."""
     notice: str = Field(default=RESEARCH_USE_ONLY)
+
+    def is_comparable_with(self, other: SlideScore) -> bool:
+        """Whether both may stand in one table: pooled and outlined alike, on cells of one size. A failed slide disturbs
+        none.
+        """
+        if self.stride_um is None or other.stride_um is None:
+            return True
+        near = math.isclose(self.stride_um, other.stride_um, rel_tol=_SAME_CELLS)
+        return near and (self.pooling, self.threshold) == (other.pooling, other.threshold)
 
 
 def slides_table(records: Sequence[SlideScore]) -> bytes:
