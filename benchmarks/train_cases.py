@@ -28,6 +28,7 @@ from sentinode.training.context import RankContext
 from sentinode.training.feeds import open_feeds
 from sentinode.training.keeper import Keeper
 from sentinode.training.learner import Learner
+from sentinode.training.memory import keep_freed_memory
 from sentinode.training.optim import build_optimizer
 from sentinode.training.state import TrainingState, seed_everything
 
@@ -51,6 +52,8 @@ def open_learner(
         keeper.open,
     ):
         keeper.take_over()
+        if device.type == "cpu":
+            keep_freed_memory()
         seed_everything(recipe.train.seed)
         net = build_model(recipe.model).to(device)
         average = build_average(recipe.train.averaging, net)

@@ -15,6 +15,7 @@ from sentinode.training.context import RankContext
 from sentinode.training.feeds import Feeds
 from sentinode.training.keeper import Keeper
 from sentinode.training.learner import Learner
+from sentinode.training.memory import keep_freed_memory
 from sentinode.training.optim import build_optimizer
 from sentinode.training.state import TrainingState, seed_everything
 
@@ -50,6 +51,8 @@ def run_training(recipe: Recipe, feeds: Feeds, store: Store, context: RankContex
 
 
 def _start(recipe: Recipe, context: RankContext) -> TrainingState:
+    if context.device.type == "cpu":
+        keep_freed_memory()
     seed_everything(recipe.train.seed)
     net = build_model(recipe.model).to(context.device)
     return TrainingState(net, build_average(recipe.train.averaging, net), build_optimizer(recipe.train, net))
