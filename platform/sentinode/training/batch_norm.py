@@ -1,7 +1,6 @@
 """Batch norm over the batches of all ranks, so that several ranks train as one would.
 
-torch has it for GPUs only (``SyncBatchNorm``). Here the two sums are exchanged by an all-reduce that passes
-gradients on, which every backend can do.
+torch has it for GPUs only (``SyncBatchNorm``). Here means and sums are exchanged by what every backend can do.
 """
 
 from __future__ import annotations
@@ -15,20 +14,50 @@ from torch.nn import functional
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-class _SumOverRanks(torch.autograd.Function):
-    """The sum over ranks, whose gradient is the sum of the ranks' gradients."""
+class _NormaliseOverRanks(torch.autograd.Function):
+    """Normalised values of x [B, C, ...], and mean and (biased) variance float32 [C] of all ranks' x.
+
+    torch's own fused kernels do all that is of the size of x, given what all ranks' x come to in place of one's.
+    """
 
     @staticmethod
-    def forward(_: Any, values: Tensor) -> Tensor:
-        total = values.clone()
-        distributed.all_reduce(total)
-        return total
+    def forward(
+        context: Any, x: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        _, own_mean_C, own_rstd_C = torch.native_batch_norm(x, weight_C, bias_C, None, None, True, 0.0, eps)
+        own = torch.stack([own_mean_C, (own_rstd_C.pow(-2) - eps).clamp_min(0)])
+        ranks = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(ranks, own)
+        means_RC, variances_RC = torch.stack(ranks).unbind(1)
+        mean_C = means_RC.mean(0)
+        variance_C = (variances_RC + (means_RC - mean_C).square()).mean(0)
+        context.save_for_backward(x, weight_C, mean_C, torch.rsqrt(variance_C + eps))
+        context.mark_non_differentiable(mean_C, variance_C)
+        context.eps = eps
+        out = functional.batch_norm(x, mean_C, variance_C, weight_C, bias_C, False, 0.0, eps)
+        return out, mean_C, variance_C
 
     @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone()
-        distributed.all_reduce(total)
-        return total
+    def backward(context: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight_C, mean_C, rstd_C = context.saved_tensors
+        _, weight_grad_C, bias_grad_C = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight_C, None, None, mean_C, rstd_C, True, context.eps, [False, True, True]
+        )
+        sums_2C = torch.stack([weight_grad_C, bias_grad_C])
+        distributed.all_reduce(sums_2C)
+        along_C, level_C = sums_2C / (x.numel() // x.shape[1] * distributed.get_world_size())
+        # weight * rstd * (gradient - level - along * normalised x): two maps, each affine in a channel.
+        scale_C = weight_C * rstd_C
+        slope_C = -scale_C * along_C * rstd_C
+        x_grad = _affine(gradient, scale_C, -scale_C * level_C - slope_C * mean_C)
+        x_grad += _affine(x, slope_C, torch.zeros_like(slope_C))
+        return x_grad, weight_grad_C, bias_grad_C, None
+
+
+def _affine(x: Tensor, slope_C: Tensor, level_C: Tensor) -> Tensor:
+    """``slope * x + level`` in each channel, by the kernel for batch norms: in one pass over x, whatever its format."""
+    zeros_C, ones_C = torch.zeros_like(slope_C), torch.ones_like(slope_C)
+    return functional.batch_norm(x, zeros_C, ones_C, slope_C, level_C, False, 0.0, 0.0)
 
 
 class RankBatchNorm(nn.Module):
@@ -53,20 +82,10 @@ class RankBatchNorm(nn.Module):
             return functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
-        axes = [axis for axis in range(x.ndim) if axis != 1]
-        wide = x.float()
-        # Around the running mean, or the difference of two large sums would lose the variance.
-        origin_C = self.running_mean.detach().clone()
-        moved = wide - _along(origin_C, x.ndim)
-        sums_2C = torch.stack([moved.mean(axes), moved.square().mean(axes)])
-        sums_2C = _SumOverRanks.apply(sums_2C) / distributed.get_world_size()
-        mean_C, square_C = sums_2C.unbind()
-        variance_C = square_C - mean_C.square()
-        self._track(mean_C.detach() + origin_C, variance_C.detach(), x.numel() // x.shape[1])
-        scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
-        shift_C = self.bias - mean_C * scale_C
-        out: Tensor = moved * _along(scale_C, x.ndim) + _along(shift_C, x.ndim)
-        return out.to(x.dtype)
+        out: Tensor
+        out, mean_C, variance_C = _NormaliseOverRanks.apply(x, self.weight, self.bias, self.eps)
+        self._track(mean_C, variance_C, x.numel() // x.shape[1])
+        return out
 
     @torch.no_grad()
     def _track(self, mean_C: Tensor, variance_C: Tensor, count_of_rank: int) -> None:
@@ -99,7 +118,3 @@ def has_own_statistics(net: nn.Module) -> bool:
     return any(
         isinstance(m, nn.modules.batchnorm._BatchNorm) and not isinstance(m, joined) for m in net.modules()
     )
-
-
-def _along(values_C: Tensor, ndim: int) -> Tensor:
-    return values_C.view(1, -1, *[1] * (ndim - 2))
