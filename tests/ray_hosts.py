@@ -6,8 +6,10 @@ import contextlib
 import secrets
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 import boto3
+import yaml
 from botocore.exceptions import EndpointConnectionError
 from host_parts import Host, Network, program
 from load_parts import ROOT, until
@@ -74,3 +76,10 @@ class Machines:
             return "Ray runtime started" in host.log
 
         until(f"Ray runs on {host.name}", is_up)
+
+
+def health_checks(repository: Path) -> dict[str, str]:
+    """What the head of every cluster is told in ``k8s``."""
+    manifest = yaml.safe_load((repository / "k8s/base/cluster/raycluster.yaml").read_text())
+    (container,) = manifest["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    return {one["name"]: one["value"] for one in container["env"] if "health_check" in one["name"]}

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from host_parts import Host, Network, program, why_not
 from load_parts import until
-from ray_hosts import Machines
+from ray_hosts import Machines, health_checks
 from training_parts import write_lesson
 
 from sentinode.data.loader import LoaderConfig
@@ -45,18 +44,10 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
             yield found
 
 
-@pytest.fixture
-def health_checks(repository: Path) -> dict[str, str]:
-    """What the head of every cluster is told in ``k8s``."""
-    manifest = yaml.safe_load((repository / "k8s/base/cluster/raycluster.yaml").read_text())
-    (container,) = manifest["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
-    return {one["name"]: one["value"] for one in container["env"] if "health_check" in one["name"]}
-
-
-def test_training_goes_on_where_a_host_is_cut_off(machines: Machines, health_checks: dict[str, str]) -> None:
+def test_training_goes_on_where_a_host_is_cut_off(machines: Machines, repository: Path) -> None:
     """The host of rank 0, which keeps the checkpoints."""
     write_lesson(join_url(BUCKET, "data"), train=BATCH * STEPS)
-    machines.start_head(health_checks)
+    machines.start_head(health_checks(repository))
     nodes = [machines.network.add(name) for name in ("left", "right")]
     machines.start_nodes(*nodes)
     store = open_store(join_url(BUCKET, "runs/cut"))
