@@ -1,7 +1,8 @@
-"""The image `serve`, really built and run: not as root, its root file system read-only, a verdict from a sealed bundle.
+"""The images, really built and run, not as root, their root file system read-only: `serve` gives a verdict from a
+sealed bundle, `train` trains.
 
-Minutes long: SENTINODE_IMAGES=1 asks for it. As root, with buildah and debootstrap, on Debian's own packages
-(`infra/docker/base`). SENTINODE_BUILD_ARGS are further arguments of `buildah build`.
+Minutes long, and `train` takes 7 GB: SENTINODE_IMAGES=1 asks for it. As root, with buildah and debootstrap, on Debian's
+own packages (`infra/docker/base`). SENTINODE_BUILD_ARGS are further arguments of `buildah build`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ from sentinode.serving.client import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "infra" / "docker"
-IMAGE = "localhost/sentinode/serve:0.1.0"
+IMAGE = "localhost/sentinode/{}:0.1.0"
 LARGEST_BYTES = 1_000_000_000
 ASKED = os.environ.get("SENTINODE_IMAGES") == "1"
 TOOLS = bool(shutil.which("buildah") and shutil.which("debootstrap"))
@@ -33,7 +35,7 @@ pytestmark = [
     pytest.mark.skipif(not ASKED, reason="building an image takes minutes: SENTINODE_IMAGES=1 asks for it"),
     pytest.mark.skipif(os.geteuid() != 0, reason="building without a registry needs root"),
     pytest.mark.skipif(not TOOLS, reason="buildah or debootstrap is not installed"),
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(3600),
 ]
 
 
@@ -45,31 +47,57 @@ def buildah(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def root() -> Iterator[Path]:
+    with built("serve") as root:
+        yield root
+
+
+@contextmanager
+def built(name: str) -> Iterator[Path]:
     """The image's root file system, mounted."""
     if not buildah("images", "--quiet", "--filter", "reference=localhost/python:3.11"):
         subprocess.run([DOCKER / "base"], check=True)
-    more = [
-        "--isolation",
-        "chroot",
-        "--network",
-        "host",
-        *shlex.split(os.environ.get("SENTINODE_BUILD_ARGS", "")),
-    ]
+    more = shlex.split(os.environ.get("SENTINODE_BUILD_ARGS", ""))
     done = subprocess.run(
-        [DOCKER / "build", "serve", "localhost/python:3.11", *more],
+        [
+            DOCKER / "build",
+            name,
+            "localhost/python:3.11",
+            "--isolation",
+            "chroot",
+            "--network",
+            "host",
+            *more,
+        ],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    container = buildah("from", IMAGE)
+    container = buildah("from", IMAGE.format(name))
     yield Path(buildah("mount", container))
     buildah("rm", container)
 
 
+def within(root: Path, command: str, registry: Path | None = None) -> list[str]:
+    """A command in the image, as in a pod: in a mount namespace, the root read-only, not as root, and /tmp the one
+    place to write, where ``registry`` stands. It says its user id first.
+    """
+    bind = f"mkdir {root}/tmp/registry && mount --bind {registry} {root}/tmp/registry" if registry else "true"
+    script = f"""
+        set -e
+        mount --bind {root} {root} && mount -o remount,bind,ro {root}
+        mount -t tmpfs tmpfs {root}/tmp && chmod 1777 {root}/tmp && {bind}
+        mount -t proc proc {root}/proc && mount --rbind /dev {root}/dev
+        ! touch {root}/opt/written 2>/dev/null
+        exec chroot --userspec=1000:1000 --groups= {root} /usr/bin/env -i HOME=/tmp PATH=/opt/venv/bin:/usr/bin:/bin \
+            PYTHONPATH=/opt/sentinode/serve RAY_USAGE_STATS_ENABLED=0 /bin/sh -c 'cd /tmp; id -u; {command}'
+    """
+    return ["unshare", "--mount", "--pid", "--fork", "--propagation", "private", "sh", "-c", script]
+
+
 def test_small_without_pytorch_and_with_its_bill(root: Path) -> None:
-    (image,) = json.loads(buildah("images", "--json", IMAGE))
-    described = json.loads(buildah("inspect", "--type", "image", IMAGE))["Docker"]
+    (image,) = json.loads(buildah("images", "--json", IMAGE.format("serve")))
+    described = json.loads(buildah("inspect", "--type", "image", IMAGE.format("serve")))["Docker"]
     assert described["config"]["User"] == "1000:1000"
     assert "/-/healthz" in " ".join(described["config"]["Healthcheck"]["Test"])
     packages = root / "opt/venv/lib/python3.11/site-packages"
@@ -88,24 +116,12 @@ def test_it_serves_a_verdict_from_a_read_only_root(root: Path, tmp_path: Path) -
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    serve = f"sentinode serve --registry /tmp/registry --bundle {digest} --port {port}"
-    # A mount namespace of its own: the root read-only, /tmp the one place to write, as in a pod.
-    script = f"""
-        set -e
-        mount --bind {root} {root} && mount -o remount,bind,ro {root}
-        mount -t tmpfs tmpfs {root}/tmp && chmod 1777 {root}/tmp && mkdir {root}/tmp/registry
-        mount --bind {registry} {root}/tmp/registry
-        mount -t proc proc {root}/proc && mount --rbind /dev {root}/dev
-        ! touch {root}/opt/written 2>/dev/null
-        exec chroot --userspec=1000:1000 --groups= {root} /usr/bin/env -i HOME=/tmp PATH=/opt/venv/bin:/usr/bin:/bin \
-            PYTHONPATH=/opt/sentinode/serve RAY_USAGE_STATS_ENABLED=0 /bin/sh -c 'cd /tmp; id -u; exec {serve}'
-    """
+    serve = f"exec sentinode serve --registry /tmp/registry --bundle {digest} --port {port}"
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--propagation", "private", "sh", "-c", script],
-            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            within(root, serve, registry), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
             await_health(port, process, log)
             with Client(f"http://127.0.0.1:{port}") as client:
@@ -116,6 +132,22 @@ def test_it_serves_a_verdict_from_a_read_only_root(root: Path, tmp_path: Path) -
             # The first process of the namespace goes, and with it all others.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(60)
+
+
+def test_train_trains_from_a_read_only_root() -> None:
+    ingest = "sentinode ingest --source synthetic --synthetic.patches 600 --out data"
+    train = "sentinode train --recipe seed-cnn --data data --run run --train.epochs 1 --scaling.num-workers 1"
+    with built("train") as root:
+        assert (root / "opt/venv/sbom.cdx.json").is_file()
+        done = subprocess.run(
+            within(root, f"{ingest} && {train} && cat run/metrics.jsonl"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert done.stdout.splitlines()[0] == "1000"
+    assert "valid_auroc" in done.stdout.splitlines()[-1]
 
 
 def await_health(port: int, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 240.0) -> None:
