@@ -18,6 +18,7 @@ import ray
 from dense_parts import TINY, detector, seal_detector
 from slide_files import tissue, write_pyramid
 
+from sentinode.distributed import scoring
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.scoring import score_slides
 from sentinode.distributed.scoring_config import Compute, ScoringSettings
@@ -155,6 +156,13 @@ def test_two_actors_share_one_slide(registry: str, bundle: str, tmp_path: Path) 
     np.testing.assert_array_equal(maps[0], maps[1])
 
 
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress is told often: a fast machine is done with a small slide before it would be told the first time."""
+    monkeypatch.setattr(scoring, "_POLL_S", 0.01)
+
+
+@pytest.mark.usefixtures("often")
 def test_an_interrupted_slide_has_not_failed(registry: str, bundle: str, tmp_path: Path) -> None:
     _slides(tmp_path / "slides", 1, 1600, 1200)
     out = str(tmp_path / "out")
@@ -202,6 +210,7 @@ def test_a_killed_run_goes_on_where_it_was(registry: str, bundle: str, tmp_path:
     assert out.get("stages.csv").startswith(b"patient,stage\npatient_003.zip,")
 
 
+@pytest.mark.usefixtures("often")
 def test_a_process_that_dies_is_replaced(registry: str, bundle: str, tmp_path: Path) -> None:
     _slides(tmp_path / "slides", 1, 1600, 1200)
     killed = []
