@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -29,8 +30,11 @@ else:
 
 
 def page_faults(how: str) -> int:
+    # Else glibc comes to keep memory by itself in some runs, after what it has seen freed.
+    start = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+    command = [sys.executable, "-c", FAULTS, how]
     run = subprocess.run(
-        [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True, timeout=120
+        command, env={**os.environ, **start}, capture_output=True, text=True, check=True, timeout=120
     )
     return int(run.stdout)
 
@@ -39,6 +43,4 @@ def test_memory_that_was_freed_is_not_asked_for_again() -> None:
     kept = page_faults("kept")
     if kept < 0:
         pytest.skip("this C library is not glibc")
-    pages = 10 * 20 * (4 << 20) // 4096
-    assert kept < pages / 100
-    assert page_faults("as it comes") > pages / 10
+    assert kept < page_faults("given back") / 10
