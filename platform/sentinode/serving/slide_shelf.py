@@ -90,13 +90,12 @@ class SlideShelf:
         is_current = told is not None and all(
             r.slide in told and told[r.slide].made_of == (r.key, r.status) for r in records
         )
-        found = told if told and is_current else {}
-        records.sort(key=lambda r: (found[r.slide].rank if found else 0, -(r.score or 0.0), r.slide))
+        found = {r.slide: told[r.slide] if told and is_current else _Told() for r in records}
+        records.sort(key=lambda r: (found[r.slide].rank, -(r.score or 0.0), r.slide))
         return Listing(
             slides=tuple(
-                ListedSlide(rank=rank, group=group, why=why, score=r)
+                ListedSlide(rank=rank, group=found[r.slide].group, why=found[r.slide].why, score=r)
                 for rank, r in enumerate(records, 1)
-                for group, why in [(found[r.slide].group, found[r.slide].why) if found else ("", "")]
             ),
             worklist="none" if told is None else "current" if is_current else "outdated",
             corrections=self._corrections is not None,
@@ -227,8 +226,10 @@ class SlideShelf:
 
 
 class _Told(NamedTuple):
-    rank: int
-    group: str
-    why: str
-    made_of: tuple[str, str]
+    """Of a slide by a worklist; as it begins, where there is none to go by."""
+
+    rank: int = 0
+    group: str = ""
+    why: str = ""
+    made_of: tuple[str, str] = ("", "")
     """Key and status of the record that it speaks of."""

@@ -16,8 +16,8 @@ def keep_freed_memory() -> bool:
     """Let glibc keep up to 256 MiB of freed memory, for the whole process; False under another C library.
 
     Each step of training frees its activations, some megabytes each, and glibc gives them back to the kernel, which
-    has to clear every page again for the next step: a quarter of a step of the seed CNN on 128 patches.
-    Parameters as in mallopt(3).
+    has to clear every page again for the next step: at times a quarter of a step of the seed CNN on 128 patches, as
+    the heap happens to lie. Parameters as in mallopt(3).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
