@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from slide_files import tissue
+from slide_folders import write_dicom, write_mirax
+from slide_tiffs import write_bif, write_ndpi, write_philips, write_scn
 
 from sentinode.errors import ObjectNotFoundError, SourceError, StoreError
+from sentinode.slides.listing import list_slides
 from sentinode.slides.ranged_file import BLOCK_BYTES, Blocks, RangedFile
 from sentinode.slides.reader import open_slide
 from sentinode.slides.tiffslide_backend import TiffSlidePixels
@@ -104,11 +108,36 @@ def test_what_cannot_be_read_says_so(store: Store, slide_path: Path) -> None:
     store.put("empty.svs", b"")
     with pytest.raises(SourceError, match="zero bytes"):
         open_slide(store.locate("empty.svs"))
-    store.put("a.mrxs", b"\xff\xd8\xff\xe0" + bytes(100))
-    store.put("a.dcm", bytes(128) + b"DICM" + bytes(100))
-    for key in ("a.mrxs", "a.dcm"):
-        with pytest.raises(SourceError, match="local"):
-            open_slide(store.locate(key))
+
+
+def test_formats_of_scanners_are_read_or_refused(store: Store, tmp_path: Path) -> None:
+    """What is one TIFF is read by ranges; what lies in several files, or wants to be stitched, says what to do."""
+    rgb = tissue(768, 512)
+    write_dicom(tmp_path / "d", rgb)
+    write_mirax(tmp_path / "a.mrxs", rgb)
+    write_bif(tmp_path / "a.bif", rgb)
+    write_ndpi(tmp_path / "a.ndpi", rgb)
+    write_scn(tmp_path / "a.scn", rgb)
+    write_philips(tmp_path / "a.tiff", rgb)
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            store.upload(path, f"formats/{path.relative_to(tmp_path)}")
+    folder = store.sub("formats")
+    slides = list_slides(folder.url)
+    assert [slide.url for slide in slides if slide.name == "d"] == [folder.locate("d")]
+    assert len(slides) == 6
+    for key in ("a.mrxs", "d", "d/1-0.dcm", "a.bif"):
+        with pytest.raises(SourceError, match="local") as caught:
+            open_slide(folder.locate(key), mpp_um_px=0.5)
+        assert "vips tiffsave" in str(caught.value)
+    for key in ("a.ndpi", "a.scn", "a.tiff"):
+        with open_slide(folder.locate(key)) as stored, open_slide(str(tmp_path / key)) as local:
+            assert stored.mpp_um_px == pytest.approx(local.mpp_um_px)
+            for level in range(3):
+                found, wanted = (
+                    slide.read_region(400, 300, level, (120, 90)).astype(int) for slide in (stored, local)
+                )
+                assert np.abs(found - wanted).mean() < 1
 
 
 def test_a_store_that_goes_away_is_a_store_error(store: Store, slide_path: Path) -> None:

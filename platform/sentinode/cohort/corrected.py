@@ -15,7 +15,6 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from sentinode.cohort.folder import SLIDE_SUFFIXES
 from sentinode.cohort.heat import HeatAt, heat_of, nowhere
 from sentinode.cohort.sample import Corner, Grid, check_resolution
 from sentinode.cohort.source import SlideSource, reference
@@ -25,6 +24,7 @@ from sentinode.data.sources.base import SPLITS, Listing, slide_columns
 from sentinode.errors import SourceError
 from sentinode.schema import Split
 from sentinode.slides.corrections import SCORE, SUFFIX, Corrections, read_corrections
+from sentinode.slides.listing import slides_below
 from sentinode.slides.reader import open_slide
 from sentinode.storage import Store, absolute_url, join_url, open_parent, open_store
 
@@ -125,11 +125,7 @@ def _slides(source: str, files: list[Corrections]) -> tuple[str, dict[str, str]]
     """The root of the slides, and where each lies below it."""
     if source:
         store = open_store(absolute_url(source))
-        by_name = {
-            PurePosixPath(info.key).stem: info.key
-            for info in store.list()
-            if info.key.lower().endswith(SLIDE_SUFFIXES)
-        }
+        by_name = {slide.name: slide.key for slide in slides_below(store)}
         missing = [f.slide.slide for f in files if f.slide.slide not in by_name]
         if missing:
             raise SourceError(

@@ -15,30 +15,30 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Final, TypeVar
 
 from sentinode.config import Frozen
 from sentinode.data.sources.known import Defect, camelyon_name, negatives_usable, slide_defect
 from sentinode.errors import SourceError
 from sentinode.evaluation.slide_reference import read_camelyon16_reference, read_stage_labels
 from sentinode.schema import NodeClass, Split
+from sentinode.slides.listing import SUFFIXES, SlideObject, slides_below
 from sentinode.storage import ObjectInfo, Store
 
-SLIDE_SUFFIXES: Final = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms")
 ANNOTATION_SUFFIXES: Final = (".xml", ".geojson")
 REFERENCE: Final = "reference.csv"
 STAGE_LABELS: Final = "stage_labels.csv"
-_NO_SLIDES: Final = ("_mask", ".heat_map")
-_NO_ANNOTATIONS: Final = (".tissue", ".lesions", ".corrections")
-"""Ends of names of what others made of a slide: masks of Camelyon, and files of a model."""
+_NO_ANNOTATIONS: Final = (".tissue", ".lesions", ".corrections", "_mask", ".heat_map")
+"""Ends of names of what others made of a slide."""
 _SHOWN: Final = 5
+_Found = TypeVar("_Found", SlideObject, ObjectInfo)
 
 
 class CohortSlide(Frozen):
     """One slide and what may be taken from it."""
 
     name: str
-    """Its file's name without extension."""
+    """Its file's name without extension, or its folder's (DICOM)."""
     key: str
     """Where it lies, relative to the cohort."""
     size_bytes: int
@@ -67,7 +67,8 @@ def find_slides(store: Store) -> Cohort:
     slides, annotations, tables = by_name(store)
     if not slides:
         raise SourceError(
-            f"{store.url} holds no slide", f"files such as tumor_001.tif ({', '.join(SLIDE_SUFFIXES)})"
+            f"{store.url} holds no slide",
+            f"files such as tumor_001.tif ({', '.join(SUFFIXES)}), or folders of DICOM files",
         )
     known = node_classes(store, tables)
     found: list[CohortSlide] = []
@@ -97,26 +98,30 @@ def find_slides(store: Store) -> Cohort:
     return Cohort(tuple(found), tuple(_sentence(reason, names) for reason, names in left_out.items()))
 
 
-def by_name(store: Store) -> tuple[dict[str, ObjectInfo], dict[str, ObjectInfo], list[str]]:
+def by_name(store: Store) -> tuple[dict[str, SlideObject], dict[str, ObjectInfo], list[str]]:
     """Slides and annotations by name, and the keys of label files. Raises SourceError where a name comes twice."""
-    slides: dict[str, ObjectInfo] = {}
+    slides: dict[str, SlideObject] = {}
     annotations: dict[str, ObjectInfo] = {}
     tables = []
+    for slide in slides_below(store):
+        _add(slides, slide.name, slide, store)
     for info in store.list():
         path = PurePosixPath(info.key)
-        suffix = path.suffix.lower()
         if path.name in (REFERENCE, STAGE_LABELS):
             tables.append(info.key)
-        for suffixes, group in ((SLIDE_SUFFIXES, slides), (ANNOTATION_SUFFIXES, annotations)):
-            if suffix in suffixes and not path.stem.endswith(_NO_SLIDES + _NO_ANNOTATIONS):
-                if path.stem in group:
-                    raise SourceError(
-                        f"{store.url} has {group[path.stem].key} and {info.key}",
-                        "one slide and one annotation of each name",
-                        "take one of them away",
-                    )
-                group[path.stem] = info
+        if path.suffix.lower() in ANNOTATION_SUFFIXES and not path.stem.endswith(_NO_ANNOTATIONS):
+            _add(annotations, path.stem, info, store)
     return slides, annotations, tables
+
+
+def _add(group: dict[str, _Found], name: str, found: _Found, store: Store) -> None:
+    if name in group:
+        raise SourceError(
+            f"{store.url} has {group[name].key} and {found.key}",
+            "one slide and one annotation of each name",
+            "take one of them away",
+        )
+    group[name] = found
 
 
 def node_classes(store: Store, tables: Sequence[str]) -> dict[str, NodeClass]:

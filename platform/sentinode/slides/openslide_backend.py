@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,8 +13,14 @@ from PIL import Image
 
 from sentinode.errors import MissingDependencyError, SourceError
 
+_LOG = logging.getLogger(__name__)
+
 CACHE_BYTES: Final = 64 << 20
 """Decoded tiles that OpenSlide keeps for each slide."""
+
+_REMEDY: Final = (
+    "copy the slide again, or convert it: vips tiffsave in.x out.tif --tile --pyramid --compression jpeg"
+)
 
 
 class OpenSlidePixels:
@@ -32,10 +39,11 @@ class OpenSlidePixels:
             self.properties: Mapping[str, str] = dict(self._slide.properties)
         except openslide.OpenSlideError as error:
             raise SourceError(
-                f"{path} cannot be opened by OpenSlide ({error})", "a whole slide", "copy the slide again"
+                f"{path} cannot be opened by OpenSlide ({error})", "a whole slide", _REMEDY
             ) from error
         self._error = openslide.OpenSlideError
         self._path = path
+        self._check_parts()
 
     @property
     def mpp_um_px(self) -> tuple[str | None, str | None]:
@@ -55,6 +63,24 @@ class OpenSlidePixels:
         if image.getextrema()[3] != (255, 255):
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return np.ascontiguousarray(np.asarray(image)[:, :, :3])
+
+    def _check_parts(self) -> None:
+        """Raises SourceError where files of a MIRAX slide are missing, which OpenSlide notices when it comes to them;
+        warns where a DICOM slide has lost its largest level."""
+        count = int(self.properties.get("mirax.DATAFILE.FILE_COUNT", 0))
+        names = [self.properties[f"mirax.DATAFILE.FILE_{i}"] for i in range(count)]
+        missing = [name for name in names if not (self._path.with_suffix("") / name).is_file()]
+        if missing:
+            self.close()
+            raise SourceError(
+                f"{self._path} lacks {len(missing)} of the {count} files in its folder ({', '.join(missing[:5])})",
+                "Index.dat, Slidedat.ini and all Data*.dat",
+                "copy the folder again",
+            )
+        if self.properties.get("dicom.ImageType[3]") == "RESAMPLED":
+            _LOG.warning(
+                "%s: the largest level there is was made of a larger one, which is missing", self._path
+            )
 
     def close(self) -> None:
         """Give the file back."""

@@ -7,7 +7,8 @@ Which library reads what (by content, not by name):
     tiffslide   files of one TIFF, and so also ``s3://`` by ranged reads: SVS, NDPI, SCN, Philips TIFF, pyramidal TIFF
                 with levels as pages or SubIFDs (OME-TIFF). The default for stores and for what OpenSlide does not know.
 
-MRXS, VMS and DICOM lie in several files, which only OpenSlide reads, from a local folder.
+MRXS, VMS and DICOM lie in several files, which only OpenSlide reads, from a local folder; it alone stitches the
+overlapping tiles of BIF.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from pathlib import Path
 from typing import BinaryIO, Final, Literal, cast
 
 from sentinode.errors import ObjectNotFoundError, SourceError
-from sentinode.slides import openslide_backend
+from sentinode.slides import dicom_files, openslide_backend
 from sentinode.slides.openslide_backend import OpenSlidePixels
 from sentinode.slides.ranged_file import Blocks, RangedFile
 from sentinode.slides.slide import Slide
-from sentinode.slides.tiffslide_backend import TiffSlidePixels, check_tiles, check_whole
+from sentinode.slides.tiffslide_backend import TiffSlidePixels, check_tiles, check_whole, is_ndpi
 from sentinode.storage import Store, absolute_url, open_parent
 from sentinode.storage.files import typed_os_errors
 from sentinode.storage.urls import parse_url
@@ -31,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 Backend = Literal["openslide", "tiffslide"]
 
 _TIFF: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_DICOM: Final = b"DICM"
+"""From byte 128."""
 _NO_SLIDES: Final = {
     b"\xff\xd8\xff": "a JPEG image",
     b"\x89PNG": "a PNG image",
@@ -44,7 +47,7 @@ _SLIDES: Final = "a slide (SVS, NDPI, MRXS, DICOM, pyramidal TIFF)"
 
 
 def open_slide(url: str, mpp_um_px: float | None = None, backend: Backend | None = None) -> Slide:
-    """The slide at ``url``: a local file, or an object ``s3://bucket/key``, which is read by ranges.
+    """The slide at ``url``: a local file or folder of DICOM files, or an object ``s3://bucket/key``, read by ranges.
 
     ``mpp_um_px`` (micrometres per pixel at level 0, x and y alike) takes the place of what the slide's metadata say.
     ``backend`` None: OpenSlide for local files of which it sees all levels, else tiffslide.
@@ -53,10 +56,15 @@ def open_slide(url: str, mpp_um_px: float | None = None, backend: Backend | None
     SourceError for what is no whole slide or has no credible size of its pixels (see ``Slide``).
     """
     place = parse_url(url)
-    store, key = open_parent(url)
+    if isinstance(place, Path) and place.is_dir():
+        with typed_os_errors(str(place)):
+            place = dicom_files.first_file(place)
+    store, key = open_parent(str(place) if isinstance(place, Path) else url)
     info = store.stat(key)
     where = store.locate(key)
     if info is None:
+        if any(found.key.lower().endswith(dicom_files.SUFFIX) for found in store.list(f"{key}/")):
+            raise _local_only(where)
         raise ObjectNotFoundError(f"{where} does not exist", "a slide")
     if info.size_bytes == 0:
         raise SourceError(f"{where} has zero bytes", _SLIDES, "copy the slide again")
@@ -77,6 +85,9 @@ def _open_local(path: Path, start: bytes, backend: Backend | None) -> OpenSlideP
     if backend != "tiffslide" and openslide_backend.knows(path):
         hides_levels = is_tiff and _check_tiff(path)
         if backend == "openslide" or not hides_levels:
+            if start[128:132] == _DICOM:
+                with typed_os_errors(str(path)):
+                    dicom_files.check_files(path)
             return OpenSlidePixels(path)
     elif backend == "openslide":
         raise _unknown(str(path), start, "OpenSlide")
@@ -91,17 +102,21 @@ def _open_stored(
     store: Store, key: str, size_bytes: int, start: bytes, backend: Backend | None
 ) -> TiffSlidePixels:
     where = store.locate(key)
-    if backend == "openslide" or start[128:132] == b"DICM" or key.lower().endswith((".mrxs", ".vms", ".vmu")):
-        raise SourceError(
-            f"{where} lies in an object store, and needs OpenSlide, which reads local files",
-            "SVS, NDPI, SCN or pyramidal TIFF in a store",
-            "copy the slide with its folder to a local disk, or convert it: "
-            "vips tiffsave in.mrxs out.tif --tile --pyramid --compression jpeg",
-        )
+    if backend == "openslide" or start[128:132] == _DICOM or key.lower().endswith((".mrxs", ".vms", ".vmu")):
+        raise _local_only(where)
     if not start.startswith(_TIFF):
         raise _unknown(where, start, "tiffslide")
     blocks = Blocks(store, key, size_bytes)
     return _owning(cast(BinaryIO, RangedFile(blocks)), where, blocks)
+
+
+def _local_only(where: str) -> SourceError:
+    return SourceError(
+        f"{where} lies in an object store, and needs OpenSlide, which reads local files",
+        "SVS, NDPI, SCN or pyramidal TIFF in a store",
+        "copy the slide with its folder to a local disk, or convert it: "
+        "vips tiffsave in.mrxs out.tif --tile --pyramid --compression jpeg",
+    )
 
 
 def _owning(file: BinaryIO, where: str, blocks: Blocks | None = None) -> TiffSlidePixels:
@@ -122,7 +137,7 @@ def _check_tiff(path: Path) -> bool:
     import tifffile
 
     try:
-        with tifffile.TiffFile(path) as file:
+        with path.open("rb") as opened, tifffile.TiffFile(opened, is_ndpi=is_ndpi(opened)) as file:
             for page in file.pages:
                 if page.is_tiled:
                     check_tiles(page, str(path))
@@ -137,7 +152,13 @@ def _check_tiff(path: Path) -> bool:
 
 
 def _unknown(where: str, start: bytes, library: str) -> SourceError:
-    if where.lower().endswith(".mrxs") and start.startswith(b"\xff\xd8\xff"):
+    if start[128:132] == _DICOM and library != "tiffslide":
+        return SourceError(
+            f"{where} is a DICOM file, but no whole slide that OpenSlide can read",
+            "VL Whole Slide Microscopy Images",
+            "give the slide, or copy it again: it may be truncated",
+        )
+    if where.lower().endswith(".mrxs") and library != "tiffslide":
         return SourceError(
             f"{where} stands without its folder",
             "Slidedat.ini and Data*.dat in a folder of the same name beside it",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import struct
 import threading
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from tifffile import TiffPage
     from tiffslide import TiffSlide
 
+_NDPI_TAG: Final = 65420
 MAX_TILE_PX: Final = 64 << 20
 """Largest piece that is decoded at once: a slide kept in one piece would be decoded whole for each region."""
 
@@ -37,6 +41,13 @@ class TiffSlidePixels:
         self._lock = threading.Lock()
         try:
             self._slide = _open(file)
+            if self._slide.ts_tifffile.is_bif:
+                raise SourceError(
+                    f"{where} is a Ventana BIF, whose tiles overlap: tiffslide does not stitch them",
+                    "SVS, NDPI, SCN or pyramidal TIFF",
+                    "copy it to a local disk, where OpenSlide reads it, or convert it: "
+                    "vips tiffsave in.bif out.tif --tile --pyramid --compression jpeg",
+                )
             properties = self._slide.properties
             self._series = self._slide.ts_tifffile.series[properties["tiffslide.series-index"]]
             self.level_dimensions: tuple[tuple[int, int], ...] = self._slide.level_dimensions
@@ -152,6 +163,20 @@ def check_whole(page: Any, size_bytes: int, where: str) -> None:
         )
 
 
+def is_ndpi(file: BinaryIO) -> bool:
+    """Whether ``file`` is a Hamamatsu NDPI: a TIFF of 32 bits whose offsets have 64. ``file`` is left at its start."""
+    file.seek(0)
+    magic, at = struct.unpack("<4sQ", file.read(12).ljust(12, b"\0"))
+    tags: list[int] = []
+    if magic == b"II*\0" and at < file.seek(0, os.SEEK_END):
+        file.seek(at)
+        count = int.from_bytes(file.read(2), "little")
+        entries = file.read(12 * count)
+        tags = [int.from_bytes(entries[i : i + 2], "little") for i in range(0, len(entries), 12)]
+    file.seek(0)
+    return _NDPI_TAG in tags
+
+
 def _open(file: BinaryIO) -> TiffSlide:
     try:
         import tiffslide
@@ -162,10 +187,14 @@ def _open(file: BinaryIO) -> TiffSlide:
             "pip install 'sentinode[slides]'",
         ) from error
 
+    # It tells users that its work on some formats is not done; what is needed here is tested.
+    warnings.filterwarnings("ignore", category=UserWarning, module="tiffslide")
+
     class LevelPixels(tiffslide.TiffSlide):  # type: ignore[misc]
         """Takes locations in pixels of the level: tiffslide's own way rounds those of level 0 towards zero."""
 
         def _read_region_loc_transform(self, location: tuple[int, int], level: int) -> tuple[int, int]:
             return location
 
-    return LevelPixels(file)
+    # Told by content, not by name: a store's object has none, and a huge level would be one piece.
+    return LevelPixels(file, tifffile_options={"is_ndpi": is_ndpi(file)})
