@@ -6,6 +6,7 @@ They hold what readers need, and no label or macro image but where the format ca
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,18 @@ from slide_folders import Mpp, encoded
 _TILE = 64
 
 
-def write_ndpi(path: Path, rgb: Rgb, mpp: Mpp = (0.5, 0.5), levels: int = 3) -> Path:
+def write_ndpi(path: Path, rgb: Rgb, mpp: Mpp = (0.5, 0.5), levels: int = 3, start: int = 12) -> Path:
     """One JPEG for each level, with a restart marker every 64 pixels and a table of where they stand.
 
-    A classic TIFF whose directories end with the upper halves of their offsets. Widths are multiples of 64 x 2^level.
+    A classic TIFF whose directories end with the upper halves of their offsets; all but its header lies from ``start``
+    on, perhaps beyond 4 GiB. Widths are multiples of 64 x 2^level.
     """
-    body = bytearray(b"II*\0" + bytes(8))
-    link = 4
+    body = bytearray()
+    links = []
     for level in range(levels):
         pixels = np.ascontiguousarray(rgb[:: 1 << level, :: 1 << level])
         jpeg = encoded(pixels, "JPEG", subsampling="4:4:4", restart_marker_blocks=_TILE // 8)
-        strip = len(body)
+        strip = start + len(body)
         body += jpeg + bytes(len(jpeg) % 2)
         scan = jpeg.index(b"\xff\xda")
         first = scan + 2 + struct.unpack(">H", jpeg[scan + 2 : scan + 4])[0]
@@ -41,7 +43,7 @@ def write_ndpi(path: Path, rgb: Rgb, mpp: Mpp = (0.5, 0.5), levels: int = 3) -> 
             (259, 3, 1, struct.pack("<H", 7)),
             (262, 3, 1, struct.pack("<H", 6)),
             (271, 2, 10, b"Hamamatsu\0"),
-            (273, 4, 1, struct.pack("<I", strip)),
+            (273, 4, 1, struct.pack("<Q", strip)),
             (277, 3, 1, struct.pack("<H", 3)),
             (278, 4, 1, struct.pack("<I", pixels.shape[0])),
             (279, 4, 1, struct.pack("<I", len(jpeg))),
@@ -55,17 +57,21 @@ def write_ndpi(path: Path, rgb: Rgb, mpp: Mpp = (0.5, 0.5), levels: int = 3) -> 
             (65424, 9, 1, struct.pack("<i", 0)),
             (65426, 4, len(starts) // 4, starts),
         ]
-        entries = b""
+        entries, upper = b"", b""
         for tag, kind, count, value in tags:
-            inline = len(value) <= 4 and kind != 2
-            entries += struct.pack("<HHI", tag, kind, count) + (
-                value.ljust(4, b"\0") if inline else struct.pack("<I", len(body))
-            )
-            body += b"" if inline else value + bytes(len(value) % 2)
-        struct.pack_into("<Q", body, link, len(body))
-        link = len(body) + 2 + len(entries)
-        body += struct.pack("<H", len(tags)) + entries + bytes(8) + bytes(4 * len(tags))
-    path.write_bytes(body)
+            is_inline = tag == 273 or (len(value) <= 4 and kind != 2)
+            slot = value.ljust(8, b"\0") if is_inline else struct.pack("<Q", start + len(body))
+            entries += struct.pack("<HHI", tag, kind, count) + slot[:4]
+            upper += slot[4:]
+            body += b"" if is_inline else value + bytes(len(value) % 2)
+        links.append((len(body), len(body) + 2 + len(entries)))
+        body += struct.pack("<H", len(tags)) + entries + bytes(8) + upper
+    for (_, link), (directory, _) in pairwise(links):
+        struct.pack_into("<Q", body, link, start + directory)
+    with path.open("wb") as file:
+        file.write(b"II*\0" + struct.pack("<Q", start + links[0][0]))
+        file.seek(start)
+        file.write(body)
     return path
 
 

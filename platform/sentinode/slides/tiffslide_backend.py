@@ -196,5 +196,5 @@ def _open(file: BinaryIO) -> TiffSlide:
         def _read_region_loc_transform(self, location: tuple[int, int], level: int) -> tuple[int, int]:
             return location
 
-    # Told by content, not by name: a store's object has none, and a huge level would be one piece.
+    # tifffile goes by the name, which a store's object has not, and then takes offsets beyond 4 GiB for small ones.
     return LevelPixels(file, tifffile_options={"is_ndpi": is_ndpi(file)})
