@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sentinode.errors import MissingDependencyError, SourceError
+from sentinode.errors import MissingDependencyError, SentinodeError, SourceError
+from sentinode.slides import mirax_files
+from sentinode.storage.files import typed_os_errors
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,7 +45,14 @@ class OpenSlidePixels:
             ) from error
         self._error = openslide.OpenSlideError
         self._path = path
-        self._check_parts()
+        try:
+            with typed_os_errors(str(path)):
+                mirax_files.check_files(path, self.properties)
+        except SentinodeError:
+            self.close()
+            raise
+        if self.properties.get("dicom.ImageType[3]") == "RESAMPLED":
+            _LOG.warning("%s: the largest level there is was made of a larger one, which is missing", path)
 
     @property
     def mpp_um_px(self) -> tuple[str | None, str | None]:
@@ -63,24 +72,6 @@ class OpenSlidePixels:
         if image.getextrema()[3] != (255, 255):
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return np.ascontiguousarray(np.asarray(image)[:, :, :3])
-
-    def _check_parts(self) -> None:
-        """Raises SourceError where files of a MIRAX slide are missing, which OpenSlide notices when it comes to them;
-        warns where a DICOM slide has lost its largest level."""
-        count = int(self.properties.get("mirax.DATAFILE.FILE_COUNT", 0))
-        names = [self.properties[f"mirax.DATAFILE.FILE_{i}"] for i in range(count)]
-        missing = [name for name in names if not (self._path.with_suffix("") / name).is_file()]
-        if missing:
-            self.close()
-            raise SourceError(
-                f"{self._path} lacks {len(missing)} of the {count} files in its folder ({', '.join(missing[:5])})",
-                "Index.dat, Slidedat.ini and all Data*.dat",
-                "copy the folder again",
-            )
-        if self.properties.get("dicom.ImageType[3]") == "RESAMPLED":
-            _LOG.warning(
-                "%s: the largest level there is was made of a larger one, which is missing", self._path
-            )
 
     def close(self) -> None:
         """Give the file back."""

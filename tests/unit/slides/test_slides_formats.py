@@ -112,8 +112,8 @@ class TestMirax:
         path = write_mirax(tmp_path / "a.mrxs", RGB)
         data = tmp_path / "a" / "Data0000.dat"
         data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
-        with open_slide(str(path)) as slide, pytest.raises(SourceError, match="truncated"):
-            slide.read_region(0, 0, 0, (768, 512))
+        with pytest.raises(SourceError, match=r"Data0000\.dat has .* bytes, and an image that ends at"):
+            open_slide(str(path))
 
 
 class TestDicom:
