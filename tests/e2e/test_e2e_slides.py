@@ -55,7 +55,7 @@ def make_slides(folder: Path) -> None:
             regions = [Region(lesion, "_0") for lesion in plan.lesions]
             (folder / f"{name}.xml").write_bytes(write_asap_xml(regions))
     config = SynthesizeConfig(
-        out=folder, training=0, testing=2, width_px=3100, height_px=3100, um_px=UM_PX, seed=7
+        out=str(folder), training=0, testing=2, width_px=3100, height_px=3100, um_px=UM_PX, seed=7
     )
     synthesize(config, quiet)
 

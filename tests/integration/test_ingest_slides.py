@@ -42,7 +42,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two patients of Camelyon17, one with micro-metastases, one with isolated tumour cells, in two centres."""
     folder = tmp_path_factory.mktemp("slides")
     size = {"width_px": 1000, "height_px": 1000, "um_px": 0.972}
-    synthesize(SynthesizeConfig(out=folder, layout="camelyon17", patients=2, **size), lambda *_: None)
+    synthesize(SynthesizeConfig(out=str(folder), layout="camelyon17", patients=2, **size), lambda *_: None)
     return folder
 
 

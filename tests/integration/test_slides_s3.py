@@ -12,6 +12,8 @@ from slide_files import tissue
 from slide_folders import write_dicom, write_mirax
 from slide_tiffs import write_bif, write_ndpi, write_philips, write_scn
 
+from sentinode.cohort.synthetic.config import SynthesizeConfig
+from sentinode.cohort.synthetic.write import synthesize
 from sentinode.errors import ObjectNotFoundError, SourceError, StoreError
 from sentinode.slides.listing import list_slides
 from sentinode.slides.ranged_file import BLOCK_BYTES, Blocks, RangedFile
@@ -146,3 +148,15 @@ def test_a_store_that_goes_away_is_a_store_error(store: Store, slide_path: Path)
         store.delete("c.tif")
         with pytest.raises(StoreError):
             slide.read_region(2000, 2000, 0, (256, 256))
+
+
+def test_synthetic_slides_go_to_a_store(store: Store) -> None:
+    made = store.sub("made")
+    config = SynthesizeConfig(
+        out=made.url, layout="camelyon17", patients=1, width_px=1000, height_px=1000, um_px=0.972
+    )
+    classes = synthesize(config, lambda *_: None)
+    keys = {info.key for info in made.list()}
+    assert {f"images/{name}.tif" for name in classes} | {"stage_labels.csv"} <= keys
+    with open_slide(made.locate("images/patient_000_node_0.tif")) as slide:
+        assert slide.level_dimensions[0] == (1000, 1000)

@@ -98,7 +98,7 @@ class TestPixels:
 class TestSets:
     def test_camelyon16_layout(self, tmp_path: Path) -> None:
         config = SynthesizeConfig(
-            out=tmp_path, training=1, testing=1, width_px=3100, height_px=3100, um_px=0.972
+            out=str(tmp_path), training=1, testing=1, width_px=3100, height_px=3100, um_px=0.972
         )
         seen: list[tuple[str, int, int]] = []
         classes = synthesize(config, lambda *step: seen.append(step))
@@ -123,7 +123,7 @@ class TestSets:
 
     def test_camelyon17_stages_follow_from_the_nodes(self, tmp_path: Path) -> None:
         config = SynthesizeConfig(
-            out=tmp_path, layout="camelyon17", patients=1, width_px=1300, height_px=1300, um_px=0.972
+            out=str(tmp_path), layout="camelyon17", patients=1, width_px=1300, height_px=1300, um_px=0.972
         )
         classes = synthesize(config, lambda *step: None)
         labels = read_stage_labels((tmp_path / "stage_labels.csv").read_bytes(), "stage_labels.csv")
@@ -131,7 +131,7 @@ class TestSets:
         assert labels.patients == stages_of(classes) == {"patient_000": Stage.PN1MI}
 
     def test_five_patients_have_the_five_stages_in_their_centres(self) -> None:
-        config = SynthesizeConfig(out=Path("x"), layout="camelyon17", patients=5, centres=2)
+        config = SynthesizeConfig(out="x", layout="camelyon17", patients=5, centres=2)
         slides = planned_slides(config)
         patients = sorted({slide.name[:11] for slide in slides})
         assert patients == ["patient_000", "patient_001", "patient_002", "patient_020", "patient_021"]
@@ -144,9 +144,9 @@ class TestSets:
         assert sorted(stages.values()) == sorted(Stage)
 
     def test_known_defects_of_real_slides_never_fit_a_synthetic_one(self) -> None:
-        config = SynthesizeConfig(out=Path("x"), training=400, testing=400)
+        config = SynthesizeConfig(out="x", training=400, testing=400)
         assert not any(slide_defect(slide.name) for slide in planned_slides(config))
 
     def test_nothing_to_make_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="no slide to make"):
-            SynthesizeConfig(out=Path("x"), training=0, testing=0)
+            SynthesizeConfig(out="x", training=0, testing=0)

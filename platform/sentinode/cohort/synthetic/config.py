@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,6 +9,7 @@ from pydantic import Field, model_validator
 from sentinode.config import Frozen
 from sentinode.errors import ConfigError
 from sentinode.schema import PATCH_MPP_UM_PX, NodeClass
+from sentinode.storage import StoreUrl
 
 FIRST_NUMBER: Final = 501
 """Synthetic slides of Camelyon16's layout are numbered from here: the real ones end at 160, and known defects of a
@@ -65,8 +65,8 @@ class SlideContents(Frozen):
 class SynthesizeConfig(Frozen):
     """Make synthetic whole slides with ASAP XML and label files, in the folder layout of Camelyon16 or Camelyon17."""
 
-    out: Path
-    """Folder for the slides; what stands there under the same name is replaced."""
+    out: StoreUrl
+    """Folder or s3://bucket/prefix for the slides; what stands there under the same name is replaced."""
     layout: Literal["camelyon16", "camelyon17"] = "camelyon16"
     """camelyon16: training/ and testing/ with reference.csv; camelyon17: five nodes a patient, with
     stage_labels.csv."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ from sentinode.slides.annotations import Region
 from sentinode.slides.asap_xml import write_asap_xml
 from sentinode.slides.lesions import lesions_of, node_class_of
 from sentinode.slides.pyramid import write_pyramid
+from sentinode.storage import open_store
 from sentinode.storage.files import temporary_beside, typed_os_errors
+from sentinode.storage.urls import parse_url
 
 log = logging.getLogger(__name__)
 
@@ -61,25 +64,40 @@ def write_slide(contents: SlideContents, path: Path) -> SlidePlan:
 def synthesize(config: SynthesizeConfig, progress: Callable[[str, int, int], None]) -> dict[str, NodeClass]:
     """Make all slides of ``config``; returns the class of each by name, as the label files have it.
 
-    Raises ConfigError where a metastasis finds no room, StoreError where the disk fails.
+    Raises ConfigError where a metastasis finds no room, StoreError where disk or store fails.
     """
     planned = planned_slides(config)
     classes: dict[str, NodeClass] = {}
+    place = parse_url(config.out)
     progress("slides", 0, len(planned))
-    for done, slide in enumerate(planned, 1):
-        path = config.out / slide.slide
-        path.parent.mkdir(parents=True, exist_ok=True)
-        plan = write_slide(slide.contents, path)
-        classes[slide.name] = node_class_of(lesions_of(plan.tumour, slide.contents.um_px))
-        if plan.lesions:
-            group = "metastases" if config.layout == "camelyon17" else "_0"
-            hole = "normal" if config.layout == "camelyon17" else "_2"
-            regions = [Region(lesion, group) for lesion in plan.lesions]
-            _put(config.out / slide.annotation, write_asap_xml(regions, hole))
-        progress("slides", done, len(planned))
-    for name, text in _label_files(config, classes):
-        _put(config.out / name, text.encode())
+    with tempfile.TemporaryDirectory(prefix="sentinode-slides-") as temporary:
+        folder = place if isinstance(place, Path) else Path(temporary)
+        for done, slide in enumerate(planned, 1):
+            path = folder / slide.slide
+            path.parent.mkdir(parents=True, exist_ok=True)
+            plan = write_slide(slide.contents, path)
+            classes[slide.name] = node_class_of(lesions_of(plan.tumour, slide.contents.um_px))
+            if plan.lesions:
+                group = "metastases" if config.layout == "camelyon17" else "_0"
+                hole = "normal" if config.layout == "camelyon17" else "_2"
+                regions = [Region(lesion, group) for lesion in plan.lesions]
+                _put(folder / slide.annotation, write_asap_xml(regions, hole))
+            if folder is not place:
+                _send(folder, config.out)
+            progress("slides", done, len(planned))
+        for name, text in _label_files(config, classes):
+            _put(folder / name, text.encode())
+        if folder is not place:
+            _send(folder, config.out)
     return classes
+
+
+def _send(folder: Path, url: str) -> None:
+    """Move all files below ``folder`` to the store."""
+    store = open_store(url)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        store.upload(path, path.relative_to(folder).as_posix())
+        path.unlink()
 
 
 def planned_slides(config: SynthesizeConfig) -> list[PlannedSlide]:
