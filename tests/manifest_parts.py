@@ -23,10 +23,14 @@ Manifest = dict[str, Any]
 @cache
 def built(folder: str) -> tuple[Manifest, ...]:
     """Everything that ``k8s/<folder>`` builds. Skips, visibly, where neither kubectl nor kustomize is installed."""
+    return built_at(ROOT / "k8s" / folder)
+
+
+def built_at(folder: Path) -> tuple[Manifest, ...]:
     if shutil.which("kubectl"):
-        command = ["kubectl", "kustomize", str(ROOT / "k8s" / folder)]
+        command = ["kubectl", "kustomize", str(folder)]
     elif shutil.which("kustomize"):
-        command = ["kustomize", "build", str(ROOT / "k8s" / folder)]
+        command = ["kustomize", "build", str(folder)]
     else:
         pytest.skip("neither kubectl nor kustomize is installed")
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -63,10 +63,12 @@ def filled(k8s: Path, outputs: dict[str, Any], digests: dict[str, str], host: st
     ]
     changes += [(roles, rf'"arn:[^"]*-{name}"', f'"{arn}"') for name, arn in outputs["roles"].items()]
     if host is not None:
-        gateway = k8s / "components/gateway/gateway.yaml"
+        gateway, grpc = k8s / "components/gateway/gateway.yaml", k8s / "components/gateway-grpc"
         changes += [
             (gateway, r"hostname: \S+", f"hostname: {host}"),
             (gateway, r"hostnames: \[\S+\]", f"hostnames: [{host}]"),
+            (grpc / "kustomization.yaml", r"hostname: \S+", f"hostname: grpc.{host}"),
+            (grpc / "grpc.yaml", r"hostnames: \[\S+\]", f"hostnames: [grpc.{host}]"),
         ]
     texts: dict[Path, str] = {}
     for path, pattern, line in changes:

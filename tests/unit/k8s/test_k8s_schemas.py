@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,27 @@ def test_serve_configs() -> None:
         args = ServeArgs.parse(config["applications"][0]["args"])
         assert args.registry == "s3://sentinode-data/registry"
         assert config["applications"][0]["import_path"] == "app:build"
+
+
+def test_grpc_through_the_gateway(repository: Path, tmp_path: Path) -> None:
+    """The component that no overlay has: production with it."""
+    shutil.copytree(repository / "k8s", tmp_path / "k8s")
+    overlay = tmp_path / "k8s/overlays/production/endpoint/kustomization.yaml"
+    first = "  - ../../../components/gateway\n"
+    overlay.write_text(overlay.read_text().replace(first, f"{first}  - ../../../components/gateway-grpc\n"))
+    built = {manifests.name(one): one for one in manifests.built_at(overlay.parent)}
+    service, route = built["RayService/sentinode"]["spec"], built["GRPCRoute/sentinode"]["spec"]
+    config = ServeDeploySchema.model_validate(yaml.safe_load(service["serveConfigV2"]))
+    assert config.grpc_options.grpc_servicer_functions[0].endswith("add_inference_service")
+    (port,) = service["serveService"]["spec"]["ports"]
+    head = service["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    (backend,) = route["rules"][0]["backendRefs"]
+    assert config.grpc_options.port == port["port"] == backend["port"]
+    assert {"name": port["name"], "containerPort": port["port"]} in head["ports"], "KubeRay looks for it here"
+    listeners = {one["name"]: one["hostname"] for one in built["Gateway/sentinode"]["spec"]["listeners"]}
+    assert route["hostnames"] == [listeners[route["parentRefs"][0]["sectionName"]]]
+    assert not set(route["hostnames"]) & set(built["HTTPRoute/sentinode"]["spec"]["hostnames"])
+    kubernetes_validate.validate(built["NetworkPolicy/gateway-to-serve-grpc"], KUBERNETES[-1], strict=True)
 
 
 def test_a_worker_holds_one_replica() -> None:
