@@ -16,6 +16,7 @@ from kube_double.refusals import RefusedError
 from rollout_parts import CRDS, NEW, ROOT, Stage, open_stage
 
 from sentinode.cli import run_step
+from sentinode.rollout.incremental import INCREMENTAL
 from sentinode.rollout.record import RECORD, history_of
 from sentinode.serving.client import Client
 
@@ -101,6 +102,31 @@ def test_an_image_that_does_not_start_is_taken_back(stage: Stage) -> None:
     assert stage.service["spec"] == before
     # KubeRay does not go back to the cluster that serves: it makes a third one.
     assert stage.service["status"]["activeServiceStatus"]["rayClusterName"] == "cluster-3"
+
+
+def test_an_upgrade_in_steps_wants_a_gateway_that_is_served(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {
+        "gatewayClassName": "envoy",
+        "stepSizePercent": 20,
+        "intervalSeconds": 60,
+        "maxSurgePercent": 100,
+    }
+    strategy = {"type": INCREMENTAL, "clusterUpgradeOptions": options}
+    stage.api.put(KEY, {**stage.service, "spec": {**stage.service["spec"], "upgradeStrategy": strategy}})
+    gateway = {"metadata": {"name": "sentinode-gateway"}, "spec": {"gatewayClassName": "envoy"}}
+    pending = {"type": "Accepted", "status": "Unknown", "message": "Waiting for controller"}
+    for status, said in ((None, "it is not there"), ({"conditions": [pending]}, "Waiting for controller")):
+        if status:
+            stage.api.put((*KEY[:1], "gateways", "sentinode-gateway"), gateway | {"status": status})
+        assert stage.start("--image", NEW) == 1
+        told = capsys.readouterr().err
+        assert "Gateway sentinode-gateway" in told
+        assert said in told
+        assert "class envoy" in told
+        assert not stage.outcomes, "nothing was begun"
+    assert stage.start("--bundle", stage.new) == 0, "in place, no cluster is replaced"
 
 
 def test_dry_run_shows_each_step_and_changes_nothing(

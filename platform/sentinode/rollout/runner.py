@@ -22,6 +22,7 @@ from sentinode.rollout.change import change
 from sentinode.rollout.cluster import RAY_SERVICE, Cluster, Object
 from sentinode.rollout.decide import Decision, Moment, Promote, RollBack, decide, is_unhealthy
 from sentinode.rollout.gateway import Gateway, GatewayError, check_golden
+from sentinode.rollout.incremental import check_gateway
 from sentinode.rollout.lease import HeldLease
 from sentinode.rollout.outcome import (
     OVERTAKEN,
@@ -115,6 +116,8 @@ class Rollout:
         if not steps:
             log.info("nothing to do: all is as wished")
             return None
+        if any(step.new_cluster for step in steps):
+            check_gateway(self._cluster, service)
         status = ServiceStatus.of(service)
         decision = decide(status, Moment(service["metadata"]["generation"]), self._settings.patience)
         if not isinstance(decision, Promote):
