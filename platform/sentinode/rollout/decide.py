@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from sentinode.config import Frozen
+from sentinode.errors import RolloutError
 from sentinode.rollout.status import ApplicationStatus, ClusterStatus, ServiceStatus
 
 
@@ -72,6 +73,17 @@ def decide(status: ServiceStatus, moment: Moment, patience: Patience) -> Decisio
     if isinstance(decision, Wait) and moment.waited_s > patience.step_s:
         return RollBack(f"not in force after {patience.step_s:g} s: {decision.reason}")
     return decision
+
+
+def check_healthy(status: ServiceStatus, moment: Moment, patience: Patience) -> None:
+    """Raises RolloutError where a rollout should not begin."""
+    decision = decide(status, moment, patience)
+    if not isinstance(decision, Promote):
+        raise RolloutError(
+            f"the RayService is not healthy before the rollout: {decision.reason}",
+            "all applications RUNNING and no upgrade under way",
+            "mend it first; docs/rollout.md names the usual causes",
+        )
 
 
 def _look(status: ServiceStatus, moment: Moment, patience: Patience) -> Decision:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sentinode.errors import ConfigError, RolloutError
 from sentinode.rollout.change import change
 from sentinode.rollout.cluster import RAY_SERVICE, Cluster, Object
-from sentinode.rollout.decide import Decision, Moment, Promote, RollBack, decide, is_unhealthy
+from sentinode.rollout.decide import Decision, Moment, Promote, RollBack, check_healthy, decide, is_unhealthy
 from sentinode.rollout.gateway import Gateway, GatewayError, check_golden
 from sentinode.rollout.incremental import check_gateway
 from sentinode.rollout.lease import HeldLease
@@ -119,13 +119,7 @@ class Rollout:
         if any(step.new_cluster for step in steps):
             check_gateway(self._cluster, service)
         status = ServiceStatus.of(service)
-        decision = decide(status, Moment(service["metadata"]["generation"]), self._settings.patience)
-        if not isinstance(decision, Promote):
-            raise RolloutError(
-                f"the RayService is not healthy before the rollout: {decision.reason}",
-                "all applications RUNNING and no upgrade under way",
-                "mend it first; docs/rollout.md names the usual causes",
-            )
+        check_healthy(status, Moment(service["metadata"]["generation"]), self._settings.patience)
         for digest in {step.bundle for step in steps}:
             self._golden(digest)
         record = RolloutRecord(
