@@ -7,6 +7,7 @@ import { slideFlags } from "./words.js";
 
 const LENGTH = "Longest diameter um", SCORE = "Score";
 let name = null, stage = null, version = "", lesions = [], marks = new Map(), areas = [], chosen = null, isChanged = false;
+let openings = 0, edits = 0, isSaving = false;
 
 // Shows the tab where the endpoint has slides; onTrouble(error) tells what went wrong.
 export async function connectSlides(onTrouble) {
@@ -40,25 +41,32 @@ function list(slides) {
 }
 
 async function open(slide, button) {
-  if (isChanged && !confirm("Corrections of this slide are not saved. Leave them?")) return;
-  for (const one of document.querySelectorAll("#slide-list [aria-current]")) one.removeAttribute("aria-current");
-  button.setAttribute("aria-current", "true");
+  if ((isChanged || stage?.points?.length) && !confirm("Corrections of this slide are not saved. Leave them?")) return;
+  const opening = ++openings;
+  // A store may be slow: where another slide was chosen meanwhile, this one is not shown any more.
+  const isLate = () => opening !== openings;
   try {
     trouble(null);
     say(`Opening ${slide} …`);
     const [shown, heat, found, corrected] = await Promise.all(
       [api.slide(slide), api.heatMap(slide), api.lesions(slide), byId("correcting").hidden ? null : api.corrections(slide)]);
+    await Stage.ready();
+    if (isLate()) return;
+    finish(false);
     stage?.close();
     byId("slide-work").hidden = false;
-    Object.assign(byId("slide-name"), { textContent: slide });
-    stage = await Stage.open(byId("stage"), slide, shown);
+    for (const one of document.querySelectorAll("#slide-list [aria-current]")) one.removeAttribute("aria-current");
+    button.setAttribute("aria-current", "true");
+    byId("slide-name").textContent = slide;
+    stage = new Stage(byId("stage"), slide, shown, () => say("A part of the slide could not be read and is coarse or empty here: open the slide again."));
     [name, chosen, isChanged] = [slide, null, false];
     lesions = found.features.map((feature, at) => ({ ...feature, number: Number(/\d+$/.exec(feature.properties.name)?.[0] ?? at + 1) }));
     take(corrected ?? { geojson: { features: [] }, version: "" });
-    await stage.addHeat(heat, Number(byId("heat-opacity").value) / 100);
     say(counted(lesions.length));
     refresh();
+    await stage.addHeat(heat, Number(byId("heat-opacity").value) / 100);
   } catch (error) {
+    if (isLate()) return;
     say("");
     trouble(error);
   }
@@ -92,7 +100,7 @@ function refresh() {
   byId("areas").replaceChildren(...areas.map((area, at) => make("li", {},
     make("button", { type: "button", class: "jump", onclick: () => stage.jump(boundsOf(area.geometry)) }, `Drawn ${at + 1}: ${area.isTumour ? "tumour" : "healthy"}`),
     make("button", { type: "button", onclick: () => { areas.splice(at, 1); changed(); } }, "Remove"))));
-  byId("save-corrections").disabled = !isChanged;
+  byId("save-corrections").disabled = !isChanged || isSaving;
   byId("no-lesions").hidden = lesions.length > 0;
   stage.outline([
     ...lesions.map((lesion) => ({ geometry: lesion.geometry, kind: stateOf(lesion) ?? "found", isChosen: lesion === chosen })),
@@ -115,6 +123,7 @@ function mark(lesion, action) {
 
 function changed() {
   isChanged = true;
+  edits += 1;
   refresh();
 }
 
@@ -153,17 +162,28 @@ function collection() {
 }
 
 async function save() {
+  const slide = name, before = edits;
+  // What is judged while a slow store takes its time is not part of what was sent.
+  const isSame = () => slide === name && before === edits;
+  isSaving = true;
+  refresh();
+  say("Saving …");
   try {
-    version = await api.saveCorrections(name, collection(), version);
-    isChanged = false;
+    const latest = await api.saveCorrections(slide, collection(), version);
+    if (slide === name) {
+      version = latest;
+      isChanged = !isSame();
+      say(isChanged ? "Corrections saved, but for the last ones." : "Corrections saved.");
+    }
     trouble(null);
-    say("Corrections saved.");
-    take(await api.corrections(name));
-    refresh();
+    const kept = await api.corrections(slide);
+    if (isSame()) take(kept);
   } catch (error) {
-    say("Corrections are not saved.");
+    if (slide === name && isChanged) say("Corrections are not saved.");
     trouble(error);
   }
+  isSaving = false;
+  refresh();
 }
 
 const say = (words) => { byId("slide-said").textContent = words; };

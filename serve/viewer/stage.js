@@ -21,13 +21,13 @@ export const drawn = (tag, attributes) => {
 };
 
 export class Stage {
-  // place: the element; shown: sizes as the endpoint tells them.
-  static async open(place, name, shown) {
-    await load();
-    return new Stage(place, name, shown);
+  // To be awaited before a stage is made.
+  static ready() {
+    return load();
   }
 
-  constructor(place, name, shown) {
+  // place: the element; shown: sizes as the endpoint tells them; onGap() is told of tiles that do not come.
+  constructor(place, name, shown, onGap) {
     this.shown = shown;
     this.points = null;
     place.replaceChildren();
@@ -39,6 +39,7 @@ export class Stage {
       animationTime: matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 0.4,
       maxZoomPixelRatio: 4,
       gestureSettingsMouse: { clickToZoom: false },
+      tileRetryMax: 2,
       loadTilesWithAjax: true,
       ajaxHeaders: api.credentials(),
       tileSources: {
@@ -50,6 +51,7 @@ export class Stage {
     this.svg = drawn("svg", { class: "outlines", "aria-hidden": "true" });
     this.svg.append(this.layer, drawn("circle", { class: "centre", cx: "50%", cy: "50%", r: 9 }), drawn("circle", { class: "centre", cx: "50%", cy: "50%", r: 1 }));
     this.viewer.canvas.append(this.svg);
+    this.viewer.addHandler("tile-load-failed", onGap);
     for (const event of ["open", "update-viewport", "resize"]) this.viewer.addHandler(event, () => this.follow());
     this.svg.addEventListener("pointerdown", (event) => this.point(event));
     this.opened = new Promise((resolve) => this.viewer.addOnceHandler("open", resolve));
@@ -92,7 +94,7 @@ export class Stage {
 
   outline(shapes) {
     this.layer.replaceChildren(...shapes.map(({ geometry, kind, isChosen }) =>
-      drawn("path", { d: pathOf(geometry), class: `${kind}${isChosen ? " chosen" : ""}` })));
+      drawn("path", { d: pathOf(geometry), class: `${kind}${isChosen ? " chosen" : ""}` })), ...(this.sketch ? [this.sketch] : []));
     this.follow();
   }
 

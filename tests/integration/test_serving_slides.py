@@ -13,7 +13,7 @@ import pytest
 import shapely
 from page_parts import browser
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from served_parts import served
 from serving_parts import make_parts
 from slide_files import tissue, write_pyramid
@@ -198,8 +198,14 @@ def page(url: str) -> Iterator[Page]:
         opened = chromium.new_page(viewport={"width": 1360, "height": 900})
         opened.set_default_timeout(WAIT_MS)
         wrong: list[str] = []
+        expected = ("404", "failed to load")
         opened.on(
-            "console", lambda m: wrong.append(m.text) if m.type == "error" and "404" not in m.text else None
+            "console",
+            lambda m: (
+                wrong.append(m.text)
+                if m.type == "error" and not any(words in m.text for words in expected)
+                else None
+            ),
         )
         opened.on("pageerror", lambda error: wrong.append(str(error)))
         opened.on("request", lambda r: wrong.append(r.url) if not r.url.startswith((url, "blob:")) else None)
@@ -267,3 +273,35 @@ def test_drawing_by_keyboard(page: Page, folder: Path) -> None:
     page.get_by_role("button", name="Draw tumour").click()
     page.keyboard.press("Escape")
     expect(page.locator("#drawing")).to_be_hidden()
+
+
+def test_nothing_is_lost_while_a_store_is_slow_and_gaps_are_told(page: Page, folder: Path) -> None:
+    page.get_by_role("tab", name="Slides").click()
+    page.get_by_role("button", name=NAME).click()
+    held: list[Route] = []
+    page.route("**/corrections", lambda r: held.append(r) if r.request.method == "PUT" else r.continue_())
+    page.get_by_role("button", name="Accept").click()
+    save = page.get_by_role("button", name="Save corrections")
+    save.click()
+    expect(page.get_by_text("Saving")).to_be_visible()
+    page.get_by_role("button", name="Draw healthy").click()
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    for x, y in ((0.2, 0.2), (0.3, 0.2), (0.3, 0.4)):
+        page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    page.get_by_role("button", name="Close the outline").click()
+    expect(save).to_be_disabled()
+    held.pop().continue_()
+    expect(page.get_by_text("Corrections saved, but for the last ones.")).to_be_visible()
+    expect(page.get_by_text("Drawn 1: healthy")).to_be_visible()
+    save.click()
+    expect(page.get_by_text("Saving")).to_be_visible()
+    held.pop().continue_()
+    expect(page.get_by_text("Corrections saved.")).to_be_visible()
+    kept = read_corrections((folder / "corrections" / f"{NAME}{SUFFIX}").read_bytes(), "the file", NAME)
+    assert [c.mark.action for c in kept.corrections] == ["accept", "draw"]
+
+    page.route("**/tiles/**", lambda route: route.fulfill(status=404))
+    for _ in range(4):
+        page.get_by_role("button", name="Zoom in").click()
+    expect(page.get_by_text("A part of the slide could not be read")).to_be_visible()
