@@ -11,7 +11,8 @@ from pydantic import AfterValidator
 from sentinode.errors import ConfigError
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?:/|(?<=^s3:))")
+"""Folders may have colons in their names; but whoever writes s3: means no folder."""
 _FORMS = "s3://bucket/prefix or a local folder"
 
 

@@ -49,6 +49,7 @@ def test_local_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("http://host/bucket", "'http'"),
         ("S3://bucket", "'S3'"),
         ("s3:/bucket", "'s3'"),
+        ("s3:bucket/x", "'s3'"),
         ("s3://", "no bucket"),
         ("s3:///key", "no bucket"),
         ("s3://UPPER/x", "bucket name"),
