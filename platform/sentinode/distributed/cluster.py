@@ -144,7 +144,8 @@ def _no_cluster(address: str, why: str) -> ConfigError:
     return ConfigError(
         f"no Ray cluster answers at {address} ({why})",
         "the address of a running cluster",
-        "start one by `ray start --head`, or leave address and RAY_ADDRESS out to use this machine alone",
+        "start one by `ray start --head`, or leave address and RAY_ADDRESS out to use this machine alone; where one "
+        "runs, it may want a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless ~/.ray/auth_token holds it",
     )
 
 
