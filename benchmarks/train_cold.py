@@ -59,7 +59,8 @@ def by_plain_loop(experiment: Experiment) -> None:
 def by_ray(experiment: Experiment) -> None:
     """As ``sentinode train`` with one worker: Ray is started, trains, and is stopped."""
     from sentinode.distributed.cluster import ray_session
-    from sentinode.distributed.trainer import ScalingSettings, train
+    from sentinode.distributed.scaling import ScalingSettings
+    from sentinode.distributed.trainer import train
 
     with ray_session("local", num_cpus=1):
         train(experiment, ScalingSettings(num_workers=1))

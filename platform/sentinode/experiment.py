@@ -8,11 +8,11 @@ import platform
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from sentinode import __version__
 from sentinode.config import Record
-from sentinode.data.manifest import Manifest
+from sentinode.data.manifest import MANIFEST_NAME, Manifest
 from sentinode.errors import ConfigError, ObjectNotFoundError, PreconditionFailedError
 from sentinode.models.families import build_model
 from sentinode.models.preprocess import Detector, Preprocess
@@ -23,6 +23,8 @@ from sentinode.training.config import Recipe
 
 RUN_KEY = "run.json"
 UNKNOWN_COMMIT = "unknown"
+_CHANGES_NO_WEIGHT = "train.save."
+"""Settings that may differ when a run is gone on with."""
 _VERSIONED = ("torch", "ray", "torchmetrics", "numpy")
 
 
@@ -81,13 +83,13 @@ class RunRecord(Record):
 
 
 def begin_run(experiment: Experiment, manifest: Manifest) -> RunRecord:
-    """Write ``run.json``, or find the unfinished run of the same experiment to resume.
+    """Write ``run.json``, or find what was begun there before as the same experiment.
 
-    Raises ConfigError where the run has finished or was begun with another recipe or other data,
-    ManifestError where the data lack a split, ConfigError where validation cannot be measured.
+    Raises as ``find_run`` does.
     """
-    _check_data(manifest)
-    store = open_store(experiment.run)
+    found = find_run(experiment, manifest)
+    if found is not None:
+        return found
     new = RunRecord(
         experiment=experiment,
         dataset=manifest.dataset,
@@ -97,22 +99,42 @@ def begin_run(experiment: Experiment, manifest: Manifest) -> RunRecord:
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     try:
-        store.put(RUN_KEY, new.to_json(), if_none_match=True)
-        return new
+        open_store(experiment.run).put(RUN_KEY, new.to_json(), if_none_match=True)
     except PreconditionFailedError:
+        # Another process was faster.
+        return find_run(experiment, manifest) or new
+    return new
+
+
+def find_run(experiment: Experiment, manifest: Manifest) -> RunRecord | None:
+    """The record of ``experiment`` where it was begun before, to be gone on with; None for a new one.
+
+    Raises ConfigError where ``experiment`` cannot be trained at its URL: that holds a data set or a run with another
+    recipe or other data, or the data lack a class; ManifestError where they lack a split.
+    """
+    _check_data(manifest)
+    store = open_store(experiment.run)
+    if store.stat(MANIFEST_NAME) is not None:
+        raise ConfigError(
+            f"{store.url} holds a data set", "a place of its own for a run", "choose another run URL"
+        )
+    try:
         old = read_run(store)
-    differing = _differences(old, new)
+    except ObjectNotFoundError:
+        return None
+    differing = _differences(old, experiment, manifest)
     if differing:
         raise ConfigError(
             f"the run {store.url} exists with another configuration: {'; '.join(differing)}",
             "the configuration it was begun with",
             "choose another run URL",
         )
-    if store.stat(WEIGHTS_KEY) is not None:
-        raise ConfigError(
-            f"the run {store.url} has finished", "a new or an unfinished run", "choose another run URL"
-        )
     return old
+
+
+def has_finished(store: Store) -> bool:
+    """Whether the run in ``store`` has been trained to its end."""
+    return store.stat(WEIGHTS_KEY) is not None
 
 
 def read_run(store: Store) -> RunRecord:
@@ -171,8 +193,15 @@ def versions_here() -> dict[str, str]:
 
 
 def _check_data(manifest: Manifest) -> None:
-    manifest.of_split(Split.TRAIN)
-    manifest.of_split(Split.VALID)
+    for split in (Split.TRAIN, Split.VALID):
+        manifest.of_split(split)
+        negative, tumour = manifest.splits[split].class_counts
+        if min(negative, tumour) == 0:
+            raise ConfigError(
+                f"the {split} split of {manifest.dataset} has {negative} negative and {tumour} tumour patches",
+                "patches of both classes to learn from, and for an AUROC that has a meaning",
+                "ingest both; where slides are split, perhaps with a larger valid fraction",
+            )
     train = manifest.splits[Split.TRAIN]
     if sum(train.class_counts) != train.samples:
         raise ConfigError(
@@ -180,37 +209,27 @@ def _check_data(manifest: Manifest) -> None:
             "labelled patches to train on",
             "ingest them as unlabelled, or give them labels",
         )
-    counts = manifest.splits[Split.VALID].class_counts
-    if min(counts) == 0:
-        raise ConfigError(
-            f"the valid split of {manifest.dataset} has {counts[0]} negative and {counts[1]} tumour patches",
-            "patches of both classes, or its AUROC has no meaning",
-            "ingest with a larger valid fraction",
-        )
 
 
-def _differences(old: RunRecord, new: RunRecord) -> list[str]:
-    """What makes ``new`` another run than ``old``: recipe and data count, their place does not."""
-    found = []
-    if old.manifest_digest != new.manifest_digest:
+def _differences(old: RunRecord, experiment: Experiment, manifest: Manifest) -> list[str]:
+    """What makes ``experiment`` another run than ``old``: recipe and data count, their place does not."""
+    found, digest = [], manifest.digest()
+    if old.manifest_digest != digest:
         found.append(
-            f"data {old.dataset} {old.manifest_digest[:8]} there, "
-            f"{new.dataset} {new.manifest_digest[:8]} here"
+            f"data {old.dataset} {old.manifest_digest[:8]} there, {manifest.dataset} {digest[:8]} here"
         )
-    there, here = _settings(old.experiment), _settings(new.experiment)
+    there, here = (_settings(asked.recipe.model_dump()) for asked in (old.experiment, experiment))
     found += [
         f"{name} {there.get(name)!r} there, {here.get(name)!r} here"
         for name in there | here
-        if there.get(name) != here.get(name)
+        if there.get(name) != here.get(name) and not name.startswith(_CHANGES_NO_WEIGHT)
     ]
     return found
 
 
-def _settings(experiment: Experiment) -> dict[str, object]:
-    """The recipe's values by their dotted names."""
-    values = experiment.recipe.model_dump()
-    return {
-        f"{part}.{key}" if key else part: value
-        for part, inner in values.items()
-        for key, value in (inner.items() if isinstance(inner, dict) else [("", inner)])
-    }
+def _settings(values: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    """Values by their dotted names."""
+    flat: dict[str, object] = {}
+    for name, value in values.items():
+        flat |= _settings(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

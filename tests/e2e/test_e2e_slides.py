@@ -22,9 +22,10 @@ from sentinode.data.ingest.config import IngestConfig
 from sentinode.data.ingest.sampling import SamplingConfig
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.ingest import ingest
+from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.scoring import score_slides
 from sentinode.distributed.scoring_config import Compute, ScoringSettings
-from sentinode.distributed.trainer import ScalingSettings, train
+from sentinode.distributed.trainer import train
 from sentinode.evaluation.records import EvaluationConfig
 from sentinode.evaluation.scored_slides import ScoredSlidesReport
 from sentinode.experiment import Experiment

@@ -14,9 +14,9 @@ from search_parts import sweep_record
 from training_parts import write_lesson
 
 from sentinode.distributed import search_room
+from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.search import search
 from sentinode.distributed.search_desk import BrokenOff, Cause
-from sentinode.distributed.trainer import ScalingSettings
 from sentinode.search.config import Budget, SearchConfig, StopConfig
 from sentinode.search.records import TrialRecord, TrialState
 from sentinode.search.space import Choices, Space

@@ -18,8 +18,8 @@ from tracking_parts import of_kind, read_records
 from training_parts import write_lesson
 
 from sentinode.distributed.cluster import ray_session
+from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.search import search
-from sentinode.distributed.trainer import ScalingSettings
 from sentinode.errors import ConfigError
 from sentinode.models.families import ValidCnnConfig, usual_preprocess
 from sentinode.search.config import Budget, SearchConfig

@@ -21,7 +21,8 @@ from test_training_ray import Told, experiment
 from training_parts import write_lesson
 
 from sentinode.distributed.cluster import ray_session
-from sentinode.distributed.trainer import ScalingSettings, train
+from sentinode.distributed.scaling import ScalingSettings
+from sentinode.distributed.trainer import train
 from sentinode.storage import join_url, open_store
 from sentinode.storage.embedded import EmbeddedStore
 from sentinode.training.checkpoint import load_history

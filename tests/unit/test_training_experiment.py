@@ -11,10 +11,11 @@ from training_parts import MemoryData, write_lesson
 
 from sentinode.data.manifest import Manifest
 from sentinode.errors import ConfigError
-from sentinode.experiment import Experiment, RunRecord, begin_run, code_commit, load_detector
+from sentinode.experiment import Experiment, RunRecord, begin_run, code_commit, find_run, load_detector
 from sentinode.recipes import seed_cnn
 from sentinode.schema import Split
 from sentinode.storage import open_store
+from sentinode.training.config import MixConfig, SaveConfig
 from sentinode.training.loop import RankContext, run_training
 
 
@@ -65,19 +66,24 @@ def test_unfinished_run_is_resumed_with_its_first_record(experiment: Experiment,
     assert begin_run(experiment, manifest) == first
 
 
-def test_finished_run_is_refused(experiment: Experiment, manifest: Manifest) -> None:
-    begin_run(experiment, manifest)
-    finish(experiment)
-    with pytest.raises(ConfigError, match="has finished"):
-        begin_run(experiment, manifest)
-
-
 def test_another_configuration_is_refused_and_the_difference_named(
     experiment: Experiment, manifest: Manifest
 ) -> None:
     begin_run(experiment, manifest)
     with pytest.raises(ConfigError, match=r"another configuration: train\.lr 0\.0003 there, 0\.1 here"):
         begin_run(changed(experiment, lr=0.1), manifest)
+    with pytest.raises(ConfigError, match=r"configuration: train\.mix\.cutmix 0\.0 there, 1\.0 here\n"):
+        begin_run(changed(experiment, mix=MixConfig(cutmix=1.0)), manifest)
+
+
+def test_how_often_the_state_is_saved_may_change(experiment: Experiment, manifest: Manifest) -> None:
+    begin_run(experiment, manifest)
+    assert find_run(changed(experiment, save=SaveConfig(every_steps=3)), manifest) is not None
+
+
+def test_a_run_is_not_put_among_the_shards(experiment: Experiment, manifest: Manifest) -> None:
+    with pytest.raises(ConfigError, match="holds a data set"):
+        find_run(experiment.model_copy(update={"run": experiment.data}), manifest)
 
 
 def test_other_data_are_refused(experiment: Experiment, manifest: Manifest, tmp_path: Path) -> None:
@@ -87,10 +93,12 @@ def test_other_data_are_refused(experiment: Experiment, manifest: Manifest, tmp_
         begin_run(experiment, other)
 
 
-def test_a_valid_split_of_one_class_is_refused(experiment: Experiment, manifest: Manifest) -> None:
-    summary = manifest.splits[Split.VALID].model_copy(update={"class_counts": (75, 0)})
-    one_class = manifest.model_copy(update={"splits": manifest.splits | {Split.VALID: summary}})
-    with pytest.raises(ConfigError, match="larger valid fraction"):
+@pytest.mark.parametrize("split", [Split.TRAIN, Split.VALID])
+def test_a_split_of_one_class_is_refused(experiment: Experiment, manifest: Manifest, split: Split) -> None:
+    summary = manifest.splits[split]
+    summary = summary.model_copy(update={"class_counts": (summary.samples, 0)})
+    one_class = manifest.model_copy(update={"splits": manifest.splits | {split: summary}})
+    with pytest.raises(ConfigError, match=f"the {split} split of lesson has [0-9]+ negative and 0 tumour"):
         begin_run(experiment, one_class)
     assert not Path(experiment.run).exists()
 

@@ -28,7 +28,8 @@ from sentinode.data.manifest import Manifest
 from sentinode.data.pixels import read_pixels
 from sentinode.data.synthetic import SyntheticConfig
 from sentinode.distributed.ingest import ingest
-from sentinode.distributed.trainer import ScalingSettings, TrainResult, train
+from sentinode.distributed.scaling import ScalingSettings
+from sentinode.distributed.trainer import TrainResult, train
 from sentinode.errors import IntegrityError, SentinodeError
 from sentinode.experiment import Experiment
 from sentinode.logs import ProgressCallback

@@ -11,13 +11,14 @@ from pydantic import Field
 from sentinode.data.audit import refuse_leaks
 from sentinode.data.manifest import load_manifest
 from sentinode.distributed.cluster import ray_session
-from sentinode.distributed.trainer import ScalingSettings, TrainResult, train
+from sentinode.distributed.scaling import ScalingSettings
+from sentinode.distributed.trainer import TrainResult, check_run, train
 from sentinode.experiment import Experiment
 from sentinode.logs import ProgressCallback, progress_bars
 from sentinode.recipes import RECIPES, recipe
 from sentinode.storage import StoreUrl
 from sentinode.tracking import check_tracking
-from sentinode.training.config import Recipe
+from sentinode.training.config import Recipe, TrainConfig
 from sentinode.training.metrics import EpochRecord, ProgressRecord
 
 RECIPE_HELP = (
@@ -75,10 +76,14 @@ def run(config: TrainCommand) -> int:
         load_manifest(experiment.data)
     else:
         refuse_leaks(experiment.data)
-    with ray_session(config.ray_address, config.scaling.num_cpus), progress_bars() as progress:
-        told = TrainingTold(experiment.train.epochs, progress)
-        result = train(experiment, config.scaling, told)
-    for line in describe(result):
+    result = check_run(experiment, config.scaling)
+    if result is not None:
+        log.info("this run has finished before; to train anew, choose another run URL")
+    else:
+        with ray_session(config.ray_address, config.scaling.num_cpus), progress_bars() as progress:
+            told = TrainingTold(experiment.train.epochs, progress)
+            result = train(experiment, config.scaling, told)
+    for line in describe(result, experiment.train):
         log.info("%s", line)
     return 0
 
@@ -93,10 +98,11 @@ class TrainingTold:
 
     def epoch(self, record: EpochRecord) -> None:
         log.info(
-            "epoch %d of %d: loss %.4f, valid AUROC %.4f, %.0f patches/s, waiting for data %.0f %%",
+            "epoch %d of %d: loss %.4f, valid %.4f, AUROC %.4f, %.0f patches/s, waiting %.0f %%",
             record.epoch,
             self._epochs,
             record.train_loss,
+            record.valid_loss,
             record.valid_auroc,
             record.patches_per_s,
             100 * record.wait_fraction,
@@ -107,7 +113,12 @@ class TrainingTold:
                 record.slowest_rank,
                 record.slowest_ratio,
             )
-        self._progress("train", record.epoch, self._epochs)
+        self._progress(
+            "train",
+            record.epoch,
+            self._epochs,
+            f"epoch {record.epoch} done, AUROC {record.valid_auroc:.3f}, {record.patches_per_s:.0f} patches/s",
+        )
 
     def progress(self, record: ProgressRecord) -> None:
         auroc = "" if record.valid_auroc is None else f", AUROC {record.valid_auroc:.3f}"
@@ -116,13 +127,19 @@ class TrainingTold:
             record.epoch - 1 + record.step / record.steps,
             self._epochs,
             f"step {record.step} of {record.steps}, loss {record.loss:.3f}{auroc}, "
-            f"{record.patches_per_s:.0f} patches/s, waiting {record.wait_fraction:.0%}, {record.world_size} workers",
+            f"{record.patches_per_s:.0f} patches/s, waiting {100 * record.wait_fraction:.0f} %, "
+            f"{record.world_size} workers",
         )
 
 
-def describe(result: TrainResult) -> list[str]:
-    """The result in a few plain lines."""
-    return [
-        f"best of {result.epochs} epochs: number {result.best.epoch}, valid AUROC {result.best.valid_auroc:.4f}",
-        f"{result.patches_per_s:.0f} patches/s; the run is kept at {result.run}",
-    ]
+def describe(result: TrainResult, config: TrainConfig) -> list[str]:
+    """The result in a few plain lines, and what comes next."""
+    best = result.best
+    lines = [f"best of {result.epochs} epochs: number {best.epoch}, valid AUROC {best.valid_auroc:.4f}"]
+    if best.valid_specificity is not None:
+        lines[0] += f", specificity {best.valid_specificity:.3f} at 99 % sensitivity"
+    if result.epochs < config.epochs:
+        lines.append(f"ended early: {config.early_stop_patience} epochs without a better AUROC")
+    lines.append(f"{result.patches_per_s:.0f} patches/s; the run is kept at {result.run}")
+    lines.append(f"next: sentinode evaluate --run {result.run}")
+    return lines

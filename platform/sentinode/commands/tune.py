@@ -16,10 +16,10 @@ from sentinode.config import Frozen
 from sentinode.data.audit import refuse_leaks
 from sentinode.data.manifest import load_manifest
 from sentinode.distributed.cluster import ray_session
+from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.search import search
 from sentinode.distributed.search_desk import BrokenOff, Cause
 from sentinode.distributed.search_tracked import track_sweep
-from sentinode.distributed.trainer import ScalingSettings
 from sentinode.errors import ClusterError, ConfigError, SentinodeError
 from sentinode.experiment import code_commit, versions_here
 from sentinode.search.config import Budget, RetrainConfig, SearchConfig

@@ -6,9 +6,9 @@ import logging
 
 from sentinode.commands.evaluate import EvaluateCommand, describe, evaluate_run, keep_report
 from sentinode.commands.tune_told import SweepTold
+from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.search import train_again
 from sentinode.distributed.search_desk import BrokenOff
-from sentinode.distributed.trainer import ScalingSettings
 from sentinode.errors import TrainingError
 from sentinode.search.records import SweepRecord, TrialRecord, TrialState
 from sentinode.search.sampler import with_epochs

@@ -17,6 +17,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
+from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.search_desk import BrokenOff, Desk, SweepOnlooker
 from sentinode.distributed.search_room import Nodes, RoomWatch, trials_at_a_time
 from sentinode.distributed.search_stop import early_stopping
@@ -28,7 +29,6 @@ from sentinode.distributed.search_tune import (
     TrialStopper,
 )
 from sentinode.distributed.stop_signals import StopSignals
-from sentinode.distributed.trainer import ScalingSettings
 from sentinode.errors import ConfigError
 from sentinode.search.records import TrialRecord
 from sentinode.search.sampler import Proposer

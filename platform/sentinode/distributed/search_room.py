@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from sentinode.distributed.trainer import ScalingSettings
+from sentinode.distributed.scaling import ScalingSettings
 from sentinode.errors import ConfigError
 
 _ROUNDING = 1e-6

@@ -17,7 +17,8 @@ from ray import tune
 from sentinode.config import Frozen
 from sentinode.data.manifest import load_manifest
 from sentinode.distributed.rank import train_here
-from sentinode.distributed.trainer import ScalingSettings, train
+from sentinode.distributed.scaling import ScalingSettings
+from sentinode.distributed.trainer import train
 from sentinode.distributed.watch import NoOnlooker
 from sentinode.errors import SentinodeError
 from sentinode.experiment import Experiment, begin_run

@@ -8,11 +8,11 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
+from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.search_desk import BrokenOff, Cause, Desk
 from sentinode.distributed.search_room import RoomWatch
 from sentinode.distributed.search_trial import Told, TrialTask
 from sentinode.distributed.stop_signals import StopSignals
-from sentinode.distributed.trainer import ScalingSettings
 
 ATTEMPTS_AFTER_LOSS = 1
 """A trial whose process is lost (a node gone, killed for memory) is begun again so often, from its checkpoint."""

@@ -11,28 +11,27 @@ import logging
 import shutil
 import tempfile
 import uuid
-from math import lcm
 from statistics import median
-from typing import Any, Self
+from typing import Any
 
 import ray
-from pydantic import Field, model_validator
 from ray import train as ray_train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from sentinode.config import Frozen, Record
-from sentinode.data.loader import LoaderConfig
+from sentinode.config import Record
 from sentinode.data.manifest import load_manifest
 from sentinode.distributed.cluster import started_here
 from sentinode.distributed.patience import ELASTIC_START_RETRIES, ray_train_settings
+from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.stop_signals import own_sigint
 from sentinode.distributed.watch import NoOnlooker, Onlooker, watched
-from sentinode.errors import ConfigError, SentinodeError, TrainingError
-from sentinode.experiment import Experiment, begin_run
+from sentinode.errors import SentinodeError, TrainingError
+from sentinode.experiment import Experiment, begin_run, find_run, has_finished
 from sentinode.search.records import SearchPart
-from sentinode.storage import open_store
+from sentinode.storage import Store, open_store
 from sentinode.training.checkpoint import load_history
 from sentinode.training.metrics import EpochRecord
+from sentinode.training.pointer import read_pointer
 
 RESTARTS = 3
 """Lost workers or nodes that a run survives, besides those announced by a preemption notice; each costs some
@@ -40,53 +39,6 @@ seconds and the steps since the last checkpoint.
 """
 
 log = logging.getLogger(__name__)
-
-
-class ScalingSettings(Frozen):
-    """How many processes train, and on what."""
-
-    num_workers: int = Field(default=2, ge=1)
-    """Data-parallel processes (DDP ranks)."""
-    min_workers: int | None = Field(default=None, ge=1)
-    """Go on with as few where no more are to be had, and grow again when they are; default: always all. The
-    batch size stays the same, and so does the order of samples."""
-    resize_every_s: float = Field(default=60.0, gt=0)
-    """How often a run that has shrunk looks whether it can grow."""
-    timeout_s: float = Field(default=600.0, gt=0)
-    """A rank that lets the others wait for so long counts as lost."""
-    cpus_per_worker: int = Field(default=1, ge=1)
-    """CPU cores, and so computing threads, of each."""
-    use_gpu: bool = False
-    """Give each worker a GPU."""
-    gpus_per_worker: float = Field(default=1.0, gt=0, le=1)
-    """Share of a GPU that each worker takes, so that several workers, or trials of a search, use one."""
-    loader: LoaderConfig = LoaderConfig()
-    """How each worker reads."""
-
-    @model_validator(mode="after")
-    def _check_workers(self) -> Self:
-        if self.min_workers is not None and self.min_workers > self.num_workers:
-            raise ConfigError(
-                f"min_workers is {self.min_workers} and num_workers is {self.num_workers}",
-                "at most as many",
-                f"set min_workers to at most {self.num_workers}",
-            )
-        return self
-
-    @property
-    def sizes(self) -> range:
-        """The numbers of workers that a run may have."""
-        return range(self.min_workers or self.num_workers, self.num_workers + 1)
-
-    @property
-    def resources(self) -> dict[str, float]:
-        """What one worker takes, by Ray's names."""
-        return {"CPU": self.cpus_per_worker, **({"GPU": self.gpus_per_worker} if self.use_gpu else {})}
-
-    @property
-    def num_cpus(self) -> int:
-        """CPUs that all workers take together."""
-        return self.num_workers * self.cpus_per_worker
 
 
 class TrainResult(Record):
@@ -113,25 +65,51 @@ def train(
 
     ``onlooker`` is told of each epoch trained by this call, and of the steps between. ``part``: which trial
     of a search it is, for tracking.
-    Raises ConfigError, ManifestError or StoreError before anything is started where the experiment cannot
-    run, and TrainingError where the loss diverges or workers fail more often than RESTARTS.
+    A run that has finished before is left as it is.
+    Raises what ``check_run`` raises, and TrainingError where the loss diverges or workers fail more often than
+    RESTARTS.
     """
     scaling = scaling or ScalingSettings()
-    manifest, _ = load_manifest(experiment.data)
-    _check_batch(experiment, scaling)
-    begin_run(experiment, manifest)
+    finished = check_run(experiment, scaling)
+    if finished is not None:
+        return finished
+    begin_run(experiment, load_manifest(experiment.data)[0])
     _check_cluster(scaling)
     store = open_store(experiment.run)
+    _tell_what_is_done(store)
     with watched(store, onlooker or NoOnlooker()):
         _fit(experiment, scaling, part)
+    return _result(store)
+
+
+def check_run(experiment: Experiment, scaling: ScalingSettings) -> TrainResult | None:
+    """What the run came to where it has finished before, else None; needs no Ray, and writes nothing.
+
+    Raises ConfigError, ManifestError or StoreError where ``experiment`` cannot be trained.
+    """
+    manifest, _ = load_manifest(experiment.data)
+    scaling.check_batch(experiment.train)
+    store = open_store(experiment.run)
+    begun = find_run(experiment, manifest)
+    return _result(store) if begun is not None and has_finished(store) else None
+
+
+def _result(store: Store) -> TrainResult:
     history = load_history(store)
     return TrainResult(
-        run=experiment.run,
+        run=store.url,
         epochs=len(history),
         best=max(history, key=lambda record: record.valid_auroc),
         patches_per_s=median(record.patches_per_s for record in history),
         wait_fraction=median(record.wait_fraction for record in history),
     )
+
+
+def _tell_what_is_done(store: Store) -> None:
+    pointer = read_pointer(store)
+    if pointer is not None:
+        steps = f" and {pointer.step} steps of the next one" if pointer.step else ""
+        log.info("going on with the run after %d epochs%s", pointer.epoch, steps)
 
 
 def _fit(experiment: Experiment, scaling: ScalingSettings, part: SearchPart | None) -> None:
@@ -149,7 +127,7 @@ def _fit(experiment: Experiment, scaling: ScalingSettings, part: SearchPart | No
             "part": None if part is None else part.canonical_json(),
         },
         scaling_config=ray_train.ScalingConfig(
-            num_workers=_workers(scaling),
+            num_workers=scaling.ray_workers,
             elastic_resize_monitor_interval_s=scaling.resize_every_s,
             use_gpu=scaling.use_gpu,
             resources_per_worker=scaling.resources,
@@ -177,14 +155,6 @@ def _fit(experiment: Experiment, scaling: ScalingSettings, part: SearchPart | No
         raise failure
 
 
-def _workers(scaling: ScalingSettings) -> int | tuple[int, int]:
-    """As Ray Train wants it: a pair makes the run elastic."""
-    if scaling.min_workers in (None, scaling.num_workers):
-        return scaling.num_workers
-    assert scaling.min_workers is not None
-    return scaling.min_workers, scaling.num_workers
-
-
 class _Trainer(TorchTrainer):  # type: ignore[misc]
     """Ray's trainer, less the 12 s that each run would wait at its end on a local Ray.
 
@@ -208,20 +178,6 @@ def _work(task: dict[str, Any]) -> SentinodeError | None:
     scaling = ScalingSettings.model_validate_json(task["scaling"])
     part = None if task["part"] is None else SearchPart.model_validate_json(task["part"])
     return train_rank(experiment, scaling.cpus_per_worker, scaling.loader, part)
-
-
-def _check_batch(experiment: Experiment, scaling: ScalingSettings) -> None:
-    size, needed = experiment.train.batch_size, lcm(*scaling.sizes)
-    if size % needed:
-        workers = f"{scaling.num_workers} workers"
-        if len(scaling.sizes) > 1:
-            workers = f"each of {scaling.min_workers} to {workers}"
-        lower = size - size % needed
-        raise ConfigError(
-            f"train.batch_size {size} does not split evenly over {workers}",
-            f"a multiple of {needed}",
-            f"set train.batch_size to {lower + needed}" + (f" or {lower}" if lower else ""),
-        )
 
 
 def _check_cluster(scaling: ScalingSettings) -> None:

@@ -6,14 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
-from training_parts import write_lesson
+from training_parts import MemoryData, write_lesson
 
 from sentinode import cli
 from sentinode.commands.train import TrainingTold
-from sentinode.data.manifest import MANIFEST_NAME, Manifest
+from sentinode.data.manifest import MANIFEST_NAME, Manifest, load_manifest
+from sentinode.experiment import Experiment, begin_run
 from sentinode.logs import configure_logging
+from sentinode.recipes import seed_cnn
 from sentinode.schema import Split
 from sentinode.storage import open_store
+from sentinode.training.loop import RankContext, run_training
 from sentinode.training.metrics import EpochRecord, ProgressRecord
 
 
@@ -64,11 +67,39 @@ def test_progress_counts_epochs_and_their_parts(
     fields = dict.fromkeys(EpochRecord.model_fields, 0)
     onlooker.epoch(EpochRecord.model_validate(fields | values | {"slowest_rank": 1, "slowest_ratio": 1.5}))
     assert [(done, total) for done, total, _ in told] == [(0, 4), (1.5, 4), (2, 4)]
-    for figure in ("step 9 of 18", "loss 0.500", "AUROC 0.750", "900 patches/s", "waiting 3%", "2 workers"):
+    for figure in ("step 9 of 18", "loss 0.500", "AUROC 0.750", "900 patches/s", "waiting 3 %", "2 workers"):
         assert figure in told[1][2]
     figures, slow = capsys.readouterr().err.splitlines()
     assert "epoch 2 of 4" in figures
     assert "rank 1 falls behind" in slow
+
+
+def test_a_finished_run_is_told_again_without_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lesson(str(tmp_path / "data"))
+    monkeypatch.setenv("SENTINODE_LOG", "plain")
+    recipe = seed_cnn()
+    config = recipe.train.model_copy(update={"epochs": 3, "early_stop_patience": 1, "lr": 1e-9})
+    asked = Experiment.of(
+        recipe.model_copy(update={"train": config}), str(tmp_path / "data"), str(tmp_path / "run")
+    )
+    begin_run(asked, load_manifest(asked.data)[0])
+    store = open_store(asked.run)
+    done = len(run_training(asked, MemoryData().feeds(), store, RankContext()).history)
+    assert done < 3
+    arguments = ["--data", asked.data, "--run", asked.run, "--train.epochs", "3", "--train.lr", "1e-9"]
+    # No cluster answers there, and none is asked.
+    arguments += ["--train.early-stop-patience", "1", "--ray-address", "127.0.0.1:9"]
+    assert cli.run_step("train", arguments) == 0
+    shown = capsys.readouterr().err
+    for said in (
+        "has finished before",
+        f"best of {done} epochs",
+        "ended early",
+        f"sentinode evaluate --run {asked.run}",
+    ):
+        assert said in shown
 
 
 def test_a_wrong_value_is_told_plainly(capsys: pytest.CaptureFixture[str]) -> None:

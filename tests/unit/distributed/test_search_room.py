@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.search_room import Nodes, RoomWatch, trials_at_a_time
-from sentinode.distributed.trainer import ScalingSettings
 from sentinode.errors import ConfigError
 
 

@@ -8,9 +8,9 @@ import pytest
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from search_parts import epoch, sweep_record, trial
 
+from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.search_stop import Ladders, early_stopping
 from sentinode.distributed.search_trial import TrialTask
-from sentinode.distributed.trainer import ScalingSettings
 from sentinode.experiment import Experiment
 from sentinode.models.families import P4mDensenetConfig, SeedCnnConfig, usual_preprocess
 from sentinode.search.config import SearchConfig, StopConfig

@@ -15,7 +15,8 @@ from training_parts import lesson, write_lesson
 from sentinode.distributed import cluster
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.inference import predict
-from sentinode.distributed.trainer import ScalingSettings, train
+from sentinode.distributed.scaling import ScalingSettings
+from sentinode.distributed.trainer import train
 from sentinode.errors import ConfigError, ManifestError
 from sentinode.experiment import Experiment
 from sentinode.models.families import SeedCnnConfig, build_model
@@ -23,6 +24,7 @@ from sentinode.models.preprocess import Detector, Preprocess, PreprocessConfig
 from sentinode.recipes import seed_cnn
 from sentinode.schema import Split
 from sentinode.storage import open_store
+from sentinode.training.config import TrainConfig
 
 
 def test_an_address_that_does_not_answer_is_named_at_once() -> None:
@@ -30,7 +32,7 @@ def test_an_address_that_does_not_answer_is_named_at_once() -> None:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     began = time.monotonic()
-    with pytest.raises(ConfigError, match=address), ray_session(address):
+    with pytest.raises(ConfigError, match=f"{address}(?s:.)*RAY_AUTH_MODE=token"), ray_session(address):
         pass
     assert time.monotonic() - began < 10
 
@@ -49,6 +51,13 @@ def test_a_batch_that_does_not_split_evenly_is_refused_before_anything_is_writte
     with pytest.raises(ConfigError, match=r"set train\.batch_size to"):
         train(experiment, ScalingSettings(num_workers=7))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_share_of_a_step_is_not_split_into_more_parts_than_patches() -> None:
+    config = TrainConfig(batch_size=8, micro_batches=8)
+    ScalingSettings(num_workers=1).check_batch(config)
+    with pytest.raises(ConfigError, match="micro_batches is 8, and each of 2 workers has 4 patches"):
+        ScalingSettings(num_workers=2).check_batch(config)
 
 
 def test_scaling_counts_cpus() -> None:
