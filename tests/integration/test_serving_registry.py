@@ -10,8 +10,10 @@ import pytest
 from serving_parts import Parts, make_card, make_parts
 
 from sentinode.bundle.bundle import open_bundle
-from sentinode.bundle.registry import read_alias, resolve, set_alias
-from sentinode.errors import BundleError
+from sentinode.bundle.registry import list_aliases, read_alias, resolve, set_alias
+from sentinode.commands.serve import ServeCommand
+from sentinode.errors import BundleError, StoreError
+from sentinode.evaluation.slide_record import SLIDES_NAME, SlideScore, slides_table
 from sentinode.serving.engine import Engine
 from sentinode.storage import Store, join_url, open_store
 from sentinode.storage.embedded import EmbeddedStore
@@ -41,6 +43,34 @@ def test_bundle_is_sealed_and_served_from_s3(registry: Store, parts: Parts, tmp_
     bundle = open_bundle(registry, digest, tmp_path / "cache")
     scores = Engine(bundle).predict(parts.golden.images_BHWC)
     np.testing.assert_allclose(scores.probabilities_B, parts.golden.probabilities_B, atol=1e-5)
+
+
+def test_a_registry_copied_from_a_folder_by_any_tool_is_good(
+    registry: Store, parts: Parts, tmp_path: Path
+) -> None:
+    folder = open_store(str(tmp_path / "registry"))
+    digest = parts.seal(folder)
+    set_alias(folder, "candidate", digest)
+    files = [path for path in (tmp_path / "registry").rglob("*") if path.is_file()]
+    for path in files:
+        registry.upload(path, str(path.relative_to(tmp_path / "registry")))
+    assert any(path.name.startswith(".") for path in files), "the folder left no lock"
+    assert [alias.name for alias in list_aliases(registry)] == ["candidate"]
+    open_bundle(registry, digest, tmp_path / "cache")
+
+
+def test_a_place_for_corrections_that_is_not_there_is_told_at_the_start(
+    registry: Store, parts: Parts
+) -> None:
+    digest = parts.seal(registry)
+    record = SlideScore(slide="a", url="a.tif", status="done", key="k" * 64, bundle=digest)
+    registry.put(SLIDES_NAME, slides_table([record]))
+    command = ServeCommand(
+        registry=registry.url, bundle=digest, scores=registry.url, corrections="s3://no-such/c"
+    )
+    with pytest.raises(StoreError, match="no such bucket"):
+        command.args()
+    assert command.model_copy(update={"corrections": registry.locate("new")}).args().slides is not None
 
 
 def test_object_replaced_in_s3_is_refused(registry: Store, parts: Parts, tmp_path: Path) -> None:

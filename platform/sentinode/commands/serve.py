@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from contextlib import suppress
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -12,6 +13,7 @@ from pydantic import Field, model_validator
 from sentinode.bundle.registry import resolve
 from sentinode.config import Frozen
 from sentinode.distributed.cluster import ray_session
+from sentinode.errors import ObjectNotFoundError
 from sentinode.serving.args import ServeArgs
 from sentinode.serving.ingress import limit_grpc_messages, refuse_in_json, use_haproxy
 from sentinode.serving.slides_args import SlidesArgs
@@ -52,13 +54,20 @@ class ServeCommand(Frozen):
         return self
 
     def args(self) -> ServeArgs:
-        """The endpoint's settings, with the alias resolved to a digest. Raises StoreError where no slide was scored."""
+        """The endpoint's settings, with the alias resolved to a digest.
+
+        Raises StoreError where no slide was scored, and where corrections could not be kept.
+        """
         digest = resolve(open_store(self.registry), self.bundle)
         if self.scores is not None:
             # Only here: an endpoint without slides has nothing installed that reads their table.
             from sentinode.commands.slides_input import load_scores
 
             load_scores(open_store(self.scores))
+        if self.corrections is not None:
+            # Told now, not when a pathologist wants to save.
+            with suppress(ObjectNotFoundError):
+                open_store(self.corrections).get("is-this-place-there")
         return ServeArgs(
             registry=self.registry,
             bundle=digest,

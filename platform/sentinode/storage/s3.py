@@ -19,7 +19,7 @@ from sentinode.errors import (
     PreconditionFailedError,
     StoreAccessError,
 )
-from sentinode.storage.files import Receipt, check_size, temporary_beside, typed_os_errors
+from sentinode.storage.files import HIDDEN, Receipt, check_size, temporary_beside, typed_os_errors
 from sentinode.storage.interface import ObjectInfo, Progress
 from sentinode.storage.s3_client import no_bucket, retried, s3_client, typed_s3_errors
 from sentinode.storage.s3_read import DIGEST, ObjectReader
@@ -165,8 +165,9 @@ class S3Store:
             pages = self._client().get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=below + prefix):
                 for item in page.get("Contents", []):
-                    # Consoles leave empty objects "folder/", which are no keys here.
-                    if not item["Key"].endswith("/"):
+                    # Consoles leave empty objects "folder/", copies of a local store its locks: neither are keys.
+                    base = item["Key"].rpartition("/")[2]
+                    if base and not base.startswith(HIDDEN):
                         key, etag = item["Key"].removeprefix(below), item["ETag"].strip('"')
                         yield ObjectInfo(key, item["Size"], etag, item["LastModified"])
 
