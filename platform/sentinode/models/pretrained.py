@@ -29,7 +29,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise ConfigError(
             f"the weights file {path} cannot be read ({error})",
-            "a safetensors file",
+            "a safetensors file, on every machine that trains",
             "check model.weights_file",
         ) from error
     return tensors

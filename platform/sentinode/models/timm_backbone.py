@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
 
 from sentinode.config import Frozen
@@ -20,6 +20,8 @@ from sentinode.models.dropout import SampleDropout
 from sentinode.models.pretrained import HUB_PREFIX, fetch_hub_file, load_backbone, read_safetensors
 
 TimmArgument = int | float | bool | str
+LocalFile = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+"""A file of this machine, named so that processes with another working directory find it."""
 
 
 class TimmConfig(Frozen):
@@ -31,8 +33,9 @@ class TimmConfig(Frozen):
     """timm's name, a tag of its weights after a dot; or hf-hub:<owner>/<model>, whose description is fetched."""
     pretrained: Literal["no", "file", "hub"] = "no"
     """Weights to start from: random ones, those of weights_file, or those that the hub keeps for this name."""
-    weights_file: Path | None = None
-    """A safetensors file with the backbone's weights under timm's names; a head within it is left out."""
+    weights_file: LocalFile | None = None
+    """A safetensors file with the backbone's weights under timm's names, which every machine that trains has at the
+    same place; a head within it is left out."""
     mode: Literal["fine-tune", "frozen"] = "fine-tune"
     """fine-tune: all weights are trained. frozen: only the head; the backbone is as in evaluation throughout."""
     input_px: int = Field(default=96, ge=32, le=448)

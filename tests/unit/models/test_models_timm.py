@@ -54,12 +54,16 @@ def test_fine_tuning_changes_weights_and_batch_statistics() -> None:
     assert {"backbone.conv1.0.weight", "head.weight"} <= moved
 
 
-def test_weights_of_a_file_are_loaded_and_its_head_is_left_out(tmp_path: Path) -> None:
+def test_weights_of_a_file_are_loaded_and_its_head_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = build_model(tiny())
     assert isinstance(source, TimmDetector)
     tensors = source.backbone.state_dict() | {"fc.weight": torch.zeros(1000, 512)}
     save_file(tensors, tmp_path / "w.safetensors")
-    config = tiny(pretrained="file", weights_file=tmp_path / "w.safetensors", mode="frozen")
+    monkeypatch.chdir(tmp_path)
+    config = tiny(pretrained="file", weights_file="w.safetensors", mode="frozen")
+    monkeypatch.chdir("/")  # as workers do
     assert model_from_json(config.canonical_json()) == config
     net = build_model(config)
     assert isinstance(net, TimmDetector)
