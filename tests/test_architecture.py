@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "platform" / "sentinode"
 
 FLOORS: dict[str, int] = {
-    "errors": 1, "config": 1, "schema": 1,
+    "errors": 1, "config": 1, "schema": 1, "provenance": 1,
     "storage": 2, "tracking": 2, "logs": 2,
     "data": 3, "models": 3, "slides": 3,
     "evaluation": 4,

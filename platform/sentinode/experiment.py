@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
-import subprocess
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Self
 
-from sentinode import __version__
 from sentinode.config import Record
 from sentinode.data.manifest import MANIFEST_NAME, Manifest
 from sentinode.errors import ConfigError, ObjectNotFoundError, PreconditionFailedError
 from sentinode.models.families import build_model
 from sentinode.models.preprocess import Detector, Preprocess
+from sentinode.provenance import code_commit, versions_here
 from sentinode.schema import Split
 from sentinode.storage import Store, StoreUrl, open_store
 from sentinode.training.checkpoint import WEIGHTS_KEY, load_weights
 from sentinode.training.config import Recipe
 
 RUN_KEY = "run.json"
-UNKNOWN_COMMIT = "unknown"
 _CHANGES_NO_WEIGHT = "train.save."
 """Settings that may differ when a run is gone on with."""
-_VERSIONED = ("torch", "ray", "torchmetrics", "numpy")
 
 
 class Experiment(Record, Recipe):
@@ -159,37 +152,6 @@ def load_detector(run: str) -> tuple[RunRecord, Detector]:
             "train it to its end first",
         ) from error
     return record, Detector(Preprocess(record.experiment.preprocess), net, tta=record.experiment.tta).eval()
-
-
-def code_commit() -> str:
-    """The commit of the code that runs: git's where it lies in its checkout, else SENTINODE_COMMIT."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=20, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    # Installed packages may lie within somebody else's checkout: the package has to be tracked by it.
-    commit = git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", "__init__.py") else None
-    if commit is None:
-        return os.environ.get("SENTINODE_COMMIT") or UNKNOWN_COMMIT
-    return f"{commit}-dirty" if git("status", "--porcelain", "--", ".") else commit
-
-
-def versions_here() -> dict[str, str]:
-    """Of Python, Sentinode and the packages that decide the numbers."""
-    versions = {"python": platform.python_version(), "sentinode": __version__}
-    for package in _VERSIONED:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _check_data(manifest: Manifest) -> None:

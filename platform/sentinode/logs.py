@@ -33,6 +33,8 @@ from rich.text import Text
 
 LogFormat = Literal["rich", "plain", "json"]
 PROGRESS_LINE_EVERY_S = 10.0
+_IN_A_JOB = ("RAY_JOB_ID", "RAY_JOB_CONFIG_JSON_ENV_VAR", "KUBERNETES_SERVICE_HOST")
+"""Set in Ray's workers, in what `ray job submit` starts, and in containers."""
 log = logging.getLogger("sentinode")
 REQUEST_ID: ContextVar[str] = ContextVar("sentinode_request_id", default="")
 """The request that is being answered; stands in the JSON lines that are logged meanwhile."""
@@ -73,7 +75,7 @@ def log_format() -> LogFormat:
         return asked  # type: ignore[return-value]
     if sys.stderr.isatty():
         return "rich"
-    return "json" if "RAY_JOB_ID" in os.environ or "KUBERNETES_SERVICE_HOST" in os.environ else "plain"
+    return "json" if any(name in os.environ for name in _IN_A_JOB) else "plain"
 
 
 def configure_logging(level: int = logging.INFO) -> None:

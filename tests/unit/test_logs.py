@@ -35,10 +35,10 @@ def test_json_lines_carry_the_exception() -> None:
 
 
 def test_a_job_logs_json_and_a_pipe_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SENTINODE_LOG", "RAY_JOB_ID", "KUBERNETES_SERVICE_HOST"):
+    for name in ("SENTINODE_LOG", "RAY_JOB_ID", "RAY_JOB_CONFIG_JSON_ENV_VAR", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
     assert logs.log_format() == "plain"
-    monkeypatch.setenv("RAY_JOB_ID", "1")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert logs.log_format() == "json"
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from training_parts import MemoryData, write_lesson
 
+from sentinode.commands.submit import job_environment
 from sentinode.data.manifest import Manifest
 from sentinode.errors import ConfigError
-from sentinode.experiment import Experiment, RunRecord, begin_run, code_commit, find_run, load_detector
+from sentinode.experiment import Experiment, RunRecord, begin_run, find_run, load_detector
+from sentinode.provenance import code_commit
 from sentinode.recipes import seed_cnn
 from sentinode.schema import Split
 from sentinode.storage import open_store
@@ -124,3 +127,18 @@ def test_commit_comes_from_the_environment_where_git_does_not_tell(
     assert code_commit() == "abc123"
     monkeypatch.delenv("SENTINODE_COMMIT")
     assert code_commit() == "unknown"
+
+
+def test_a_job_is_told_the_commit_of_the_checkout_that_it_runs(tmp_path: Path) -> None:
+    package = tmp_path / "platform" / "sentinode"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    head = subprocess.run(
+        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    assert job_environment(tmp_path)["SENTINODE_COMMIT"] == head
+    (package / "__init__.py").write_text("changed = True")
+    assert job_environment(tmp_path)["SENTINODE_COMMIT"] == f"{head}-dirty"

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from sentinode.config import Frozen
 from sentinode.errors import ClusterError, ConfigError
+from sentinode.provenance import UNKNOWN_COMMIT, code_commit
 from sentinode.rollout.job_settings import JobSettings
 
 if TYPE_CHECKING:
@@ -139,15 +140,24 @@ def dry_run(config: SubmitCommand) -> int:
     return 0
 
 
+def job_environment(working_dir: Path) -> dict[str, str]:
+    """Variables of the job: where the package lies in ``working_dir``, and its commit, for git is left behind here."""
+    variables = {"PYTHONPATH": "platform", "SENTINODE_LOG": "json"}
+    commit = code_commit(working_dir / "platform" / "sentinode")
+    return variables if commit == UNKNOWN_COMMIT else variables | {"SENTINODE_COMMIT": commit}
+
+
 def _submit(client: JobSubmissionClient, config: SubmitCommand) -> str:
-    environment = {"PYTHONPATH": "platform", "SENTINODE_LOG": "json"}
     until_s = time.monotonic() + _PATIENCE_S
     while True:
         try:
             job: str = client.submit_job(
                 entrypoint=config.entrypoint,
                 submission_id=config.name,
-                runtime_env={"working_dir": str(config.working_dir), "env_vars": environment},
+                runtime_env={
+                    "working_dir": str(config.working_dir),
+                    "env_vars": job_environment(config.working_dir),
+                },
             )
             return job
         except (RuntimeError, ValueError) as error:

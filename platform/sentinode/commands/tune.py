@@ -21,7 +21,7 @@ from sentinode.distributed.search import search
 from sentinode.distributed.search_desk import BrokenOff, Cause
 from sentinode.distributed.search_tracked import track_sweep
 from sentinode.errors import ClusterError, ConfigError, SentinodeError
-from sentinode.experiment import code_commit, versions_here
+from sentinode.provenance import code_commit, versions_here
 from sentinode.search.config import Budget, RetrainConfig, SearchConfig
 from sentinode.search.cost import machine_name
 from sentinode.search.records import SweepRecord
