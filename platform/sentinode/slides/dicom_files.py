@@ -16,6 +16,8 @@ from sentinode.errors import SourceError
 SUFFIX: Final = ".dcm"
 HEADER_BYTES: Final = 64 << 10
 """From the start of a file; the number of its series stands within the first few thousand."""
+_FIRST_BYTES: Final = 4 << 10
+"""Mostly enough, and a folder may hold thousands of files."""
 _START: Final = 132
 _MAGIC: Final = b"DICM"
 _SLIDE_CLASS: Final = b"1.2.840.10008.5.1.4.1.1.77.1.6"
@@ -33,7 +35,7 @@ class Header(NamedTuple):
 
     is_slide: bool
     series: str
-    """The same for all levels of one slide."""
+    """The same for all levels of one slide; empty for other images, which may be laid out otherwise."""
     is_encapsulated: bool
     """Whether the pixels are compressed, and so end with a mark."""
 
@@ -42,16 +44,17 @@ def read_header(data: bytes) -> Header | None:
     """Of a file that begins with ``data``; None where that is no DICOM, or ends before the series is named."""
     if data[_START - 4 : _START] != _MAGIC:
         return None
-    wanted = {_CLASS: b"", _SYNTAX: b"", _SERIES: b""}
+    found: dict[int, bytes] = {}
     for tag, value in _elements(data):
-        if tag in wanted:
-            wanted[tag] = value.rstrip(b"\0 ")
+        found[tag] = value.rstrip(b"\0 ")
         if tag >= _SERIES:
             break
-    if not wanted[_SERIES]:
+    if found.get(_CLASS, _SLIDE_CLASS) != _SLIDE_CLASS:
+        return Header(False, "", False)
+    if _CLASS not in found or _SERIES not in found:
         return None
-    is_encapsulated = wanted[_SYNTAX].startswith(_ENCAPSULATED)
-    return Header(wanted[_CLASS] == _SLIDE_CLASS, wanted[_SERIES].decode("ascii", "replace"), is_encapsulated)
+    is_encapsulated = found.get(_SYNTAX, b"").startswith(_ENCAPSULATED)
+    return Header(True, found[_SERIES].decode("ascii", "replace"), is_encapsulated)
 
 
 def first_file(folder: Path) -> Path:
@@ -80,7 +83,7 @@ def check_files(path: Path) -> None:
 
     OpenSlide passes over files that it cannot read, and a level with them, perhaps the largest one.
     """
-    header = read_header(_start_of(path))
+    header = _header_of(path)
     if header is None:
         return
     for file in _slides_in(path.parent).get(header.series, ()):
@@ -100,7 +103,7 @@ def _slides_in(folder: Path) -> dict[str, list[Path]]:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() != SUFFIX or not path.is_file():
             continue
-        header = read_header(_start_of(path))
+        header = _header_of(path)
         if header is None:
             damaged.append(path)
         elif header.is_slide:
@@ -115,9 +118,10 @@ def _slides_in(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _start_of(path: Path) -> bytes:
+def _header_of(path: Path) -> Header | None:
     with path.open("rb") as file:
-        return file.read(HEADER_BYTES)
+        start = file.read(_FIRST_BYTES)
+        return read_header(start) or read_header(start + file.read(HEADER_BYTES - _FIRST_BYTES))
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -132,6 +136,8 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
         else:
             (length,) = struct.unpack_from("<H", data, start - 2)
         at = start if length == _UNDEFINED else start + length
+        if at > len(data):
+            return
         if is_mark and element != 0xE000:
             depth -= 1
         elif length == _UNDEFINED:
