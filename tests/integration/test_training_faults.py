@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ray.cluster_utils import Cluster
 from test_training_ray import Told, experiment
 from training_parts import write_lesson
 
+from sentinode.cli import INTERRUPTED
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.trainer import train
@@ -137,12 +138,18 @@ def test_a_store_out_of_reach_for_half_a_minute_costs_nothing(
         assert [record.epoch for record in load_history(open_store(asked.run))] == list(range(1, 31))
 
 
-def test_a_killed_driver_is_resumed_by_the_same_command(tmp_path: Path) -> None:
+def test_a_driver_that_is_interrupted_or_killed_is_resumed_by_the_same_command(tmp_path: Path) -> None:
     write_lesson(str(tmp_path / "data"), train=640)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert train_command(tmp_path, whole).wait(300) == 0
     process = train_command(tmp_path, cut)
-    kill_with_offspring(process, when=lambda: len(load_history(open_store(str(cut)))) >= 3)
+    wait_for_epochs(1, cut, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == INTERRUPTED
+    assert (tmp_path / "cut.log").read_text().endswith("interrupted; the same command resumes where it can\n")
+    process = train_command(tmp_path, cut)
+    wait_for_epochs(3, cut, process)
+    kill_with_offspring(process)
     assert not (cut / "weights").exists()
     assert train_command(tmp_path, cut).wait(300) == 0
     weights = Path("weights", "best.safetensors")
@@ -163,13 +170,16 @@ def train_command(folder: Path, run: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*command, *settings.split()], stdout=log, stderr=log, start_new_session=True)
 
 
-def kill_with_offspring(process: subprocess.Popen[bytes], when: Callable[[], bool]) -> None:
-    """SIGKILL the driver alone, then whatever of its Ray has not noticed after a while."""
+def wait_for_epochs(count: int, run: Path, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 240
-    while not when():
-        assert process.poll() is None, "the run ended before it could be killed"
+    while len(load_history(open_store(str(run)))) < count:
+        assert process.poll() is None, "the run ended before it could be stopped"
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def kill_with_offspring(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL the driver alone, then whatever of its Ray has not noticed after a while."""
     offspring = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.wait()

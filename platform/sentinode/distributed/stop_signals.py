@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM ask a search to end in good order; a second one ends it at once."""
+"""SIGINT and SIGTERM end a training, and ask a search to end in good order; a second one ends that at once."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def own_sigint() -> Iterator[None]:
-    """Afterwards SIGINT is heard as before: Ray Train leaves a handler behind that holds its controller, which is
-    gone by then.
+def interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, in place of Ray's own handlers, by which a process
+    ends without a word; afterwards they are heard as before.
     """
-    former = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {heard: signal.signal(heard, signal.default_int_handler) for heard in HEARD}
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, former)
+        for heard, handler in former.items():
+            signal.signal(heard, handler)
 
 
 class StopSignals:

@@ -23,7 +23,7 @@ from sentinode.data.manifest import load_manifest
 from sentinode.distributed.cluster import started_here
 from sentinode.distributed.patience import ELASTIC_START_RETRIES, ray_train_settings
 from sentinode.distributed.scaling import ScalingSettings
-from sentinode.distributed.stop_signals import own_sigint
+from sentinode.distributed.stop_signals import interruptible
 from sentinode.distributed.watch import NoOnlooker, Onlooker, watched
 from sentinode.errors import SentinodeError, TrainingError
 from sentinode.experiment import Experiment, begin_run, find_run, has_finished
@@ -65,7 +65,7 @@ def train(
 
     ``onlooker`` is told of each epoch trained by this call, and of the steps between. ``part``: which trial
     of a search it is, for tracking.
-    A run that has finished before is left as it is.
+    A run that has finished before is left as it is. SIGINT and SIGTERM raise KeyboardInterrupt.
     Raises what ``check_run`` raises, and TrainingError where the loss diverges or workers fail more often than
     RESTARTS.
     """
@@ -145,7 +145,7 @@ def _fit(experiment: Experiment, scaling: ScalingSettings, part: SearchPart | No
         ),
     )
     try:
-        with ray_train_settings(elastic=elastic), own_sigint():
+        with ray_train_settings(elastic=elastic), interruptible():
             failure = trainer.fit().return_value
     except ray_train.TrainingFailedError as error:
         raise _typed(error) from error
@@ -156,12 +156,16 @@ def _fit(experiment: Experiment, scaling: ScalingSettings, part: SearchPart | No
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]
-    """Ray's trainer, less the 12 s that each run would wait at its end on a local Ray.
+    """Ray's trainer, less its handler of SIGINT (see ``interruptible``), and less the 12 s that each run would wait at
+    its end on a local Ray.
 
     Ray 2.60 starts an actor that gives a run's resources back should its controller be killed. It looks for
     the controller through the dashboard, which a local Ray has not, and hangs; there, resources end with the
-    process. Should a later Ray rename the method, this class does nothing.
+    process. Should a later Ray rename a method, what stands here for it does nothing.
     """
+
+    def _register_sigint_handler(self, controller: object) -> None:
+        pass
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks: list[Any] = super()._create_default_callbacks()

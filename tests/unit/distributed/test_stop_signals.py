@@ -5,7 +5,9 @@ from __future__ import annotations
 import pickle
 import signal
 
-from sentinode.distributed.stop_signals import StopSignals, own_sigint
+import pytest
+
+from sentinode.distributed.stop_signals import StopSignals, interruptible
 
 
 def test_former_handlers_stay_at_home() -> None:
@@ -18,8 +20,9 @@ def test_former_handlers_stay_at_home() -> None:
         signal.signal(signal.SIGINT, former)
 
 
-def test_a_handler_left_behind_is_taken_away() -> None:
-    former = signal.getsignal(signal.SIGINT)
-    with own_sigint():
-        signal.signal(signal.SIGINT, lambda *_: None)
-    assert signal.getsignal(signal.SIGINT) is former
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_both_signals_interrupt_and_are_then_heard_as_before(number: signal.Signals) -> None:
+    former = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is former
