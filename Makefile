@@ -8,7 +8,7 @@ DATA   ?=
 OUT    ?= demo-out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit check format bench clean
+.PHONY: help setup demo test test-cluster unit check format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ demo: $(READY)  ## the whole way: ingest, train, evaluate, seal, serve (DATA=<fo
 
 test: $(READY)  ## all tests
 	@$(BIN)/python -m pytest
+
+test-cluster: $(READY)  ## on a Kubernetes that you lend it: SENTINODE_CLUSTER=<context of your kubeconfig>
+	@$(BIN)/python -m pytest -x tests/cluster
 
 unit: $(READY)  ## the fast tests
 	@$(BIN)/python -m pytest tests/unit tests/test_architecture.py
