@@ -135,11 +135,12 @@ class TrainingTold:
 def describe(result: TrainResult, config: TrainConfig) -> list[str]:
     """The result in a few plain lines, and what comes next."""
     best = result.best
-    lines = [f"best of {result.epochs} epochs: number {best.epoch}, valid AUROC {best.valid_auroc:.4f}"]
+    by = "" if config.best_by == "auroc" else f" by {config.best_by}"
+    lines = [f"best of {result.epochs} epochs{by}: number {best.epoch}, valid AUROC {best.valid_auroc:.4f}"]
     if best.valid_specificity is not None:
         lines[0] += f", specificity {best.valid_specificity:.3f} at 99 % sensitivity"
     if result.epochs < config.epochs:
-        lines.append(f"ended early: {config.early_stop_patience} epochs without a better AUROC")
+        lines.append(f"ended early: {config.early_stop_patience} epochs without a better one")
     lines.append(f"{result.patches_per_s:.0f} patches/s; the run is kept at {result.run}")
     lines.append(f"next: sentinode evaluate --run {result.run}")
     return lines

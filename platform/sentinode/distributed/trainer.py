@@ -30,7 +30,7 @@ from sentinode.experiment import Experiment, begin_run, find_run, has_finished
 from sentinode.search.records import SearchPart
 from sentinode.storage import Store, open_store
 from sentinode.training.checkpoint import load_history
-from sentinode.training.metrics import EpochRecord
+from sentinode.training.metrics import EpochRecord, best_epoch
 from sentinode.training.pointer import read_pointer
 
 RESTARTS = 3
@@ -48,7 +48,7 @@ class TrainResult(Record):
     """URL of the run."""
     epochs: int
     best: EpochRecord
-    """The epoch whose weights were kept: highest validation AUROC."""
+    """The epoch whose weights were kept."""
     patches_per_s: float
     """Training throughput, median over epochs, all workers together."""
     wait_fraction: float
@@ -79,7 +79,7 @@ def train(
     _tell_what_is_done(store)
     with watched(store, onlooker or NoOnlooker()):
         _fit(experiment, scaling, part)
-    return _result(store)
+    return _result(experiment, store)
 
 
 def check_run(experiment: Experiment, scaling: ScalingSettings) -> TrainResult | None:
@@ -91,15 +91,17 @@ def check_run(experiment: Experiment, scaling: ScalingSettings) -> TrainResult |
     scaling.check_batch(experiment.train)
     store = open_store(experiment.run)
     begun = find_run(experiment, manifest)
-    return _result(store) if begun is not None and has_finished(store) else None
+    return _result(experiment, store) if begun is not None and has_finished(store) else None
 
 
-def _result(store: Store) -> TrainResult:
+def _result(experiment: Experiment, store: Store) -> TrainResult:
     history = load_history(store)
+    best = best_epoch(history, experiment.train.best_by)
+    assert best is not None
     return TrainResult(
-        run=store.url,
+        run=experiment.run,
         epochs=len(history),
-        best=max(history, key=lambda record: record.valid_auroc),
+        best=best,
         patches_per_s=median(record.patches_per_s for record in history),
         wait_fraction=median(record.wait_fraction for record in history),
     )

@@ -14,7 +14,7 @@ from sentinode.search.config import Budget, CostName, Quality, RetrainConfig, Se
 from sentinode.search.space import Choice
 from sentinode.storage import StoreUrl
 from sentinode.training.config import Recipe
-from sentinode.training.metrics import EpochRecord
+from sentinode.training.metrics import EpochRecord, best_epoch
 
 SWEEP_KEY: Final = "sweep.json"
 
@@ -71,8 +71,8 @@ class TrialRecord(Frozen):
 
     @property
     def best(self) -> EpochRecord | None:
-        """The epoch whose weights are kept: the first of the highest validation AUROC."""
-        return max(self.epochs, key=lambda record: record.valid_auroc, default=None)
+        """The epoch whose weights are kept, None before the first one ends."""
+        return best_epoch(self.epochs, self.recipe.train.best_by)
 
     @property
     def is_over(self) -> bool:

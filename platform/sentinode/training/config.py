@@ -14,6 +14,7 @@ from sentinode.data.plan import ShuffleConfig
 from sentinode.errors import ConfigError
 from sentinode.models.families import ModelConfig, SeedCnnConfig, input_px
 from sentinode.models.preprocess import PreprocessConfig
+from sentinode.training.metrics import BestBy
 
 
 class MixConfig(Frozen):
@@ -75,8 +76,11 @@ class TrainConfig(Frozen):
     """Epochs without a better validation loss before the rate is lowered."""
     plateau_factor: float = Field(default=0.5, gt=0, lt=1)
     """By which the rate is multiplied on a plateau."""
+    best_by: BestBy = "auroc"
+    """What the best epoch, whose weights are kept, is chosen by on the validation split; specificity is that at a
+    sensitivity of 99 %."""
     early_stop_patience: int | None = Field(default=None, ge=1)
-    """End after so many epochs without a better validation AUROC; none: train all epochs."""
+    """End after so many epochs without a better one; none: train all epochs."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """Share of each label given to both classes alike."""
     class_weights: Literal["none", "balanced"] = "none"

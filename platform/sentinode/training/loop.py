@@ -26,7 +26,7 @@ def run_training(recipe: Recipe, feeds: Feeds, store: Store, context: RankContex
     """Train until the recipe's last epoch, resuming from the run's checkpoint in ``store`` where there is
     one, also with another number of ranks.
 
-    Rank 0 writes metrics.jsonl, checkpoints and, at the end, the weights of the best validation AUROC. On
+    Rank 0 writes metrics.jsonl, checkpoints and, at the end, the weights of the best epoch. On
     CPUs, the same recipe, data and number of ranks give the same weights, interrupted or not.
     Raises TrainingError where a loss is not finite, on every rank alike, StoreError where the store stays out of
     reach for longer than ``train.save.patience_s``, and RunTakenOverError where another process has begun to train
@@ -55,4 +55,9 @@ def _start(recipe: Recipe, context: RankContext) -> TrainingState:
         keep_freed_memory()
     seed_everything(recipe.train.seed)
     net = build_model(recipe.model).to(context.device)
-    return TrainingState(net, build_average(recipe.train.averaging, net), build_optimizer(recipe.train, net))
+    return TrainingState(
+        net,
+        build_average(recipe.train.averaging, net),
+        build_optimizer(recipe.train, net),
+        best_by=recipe.train.best_by,
+    )

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Literal
+
 from pydantic import Field
 
 from sentinode.config import Frozen
+
+BestBy = Literal["auroc", "specificity", "loss"]
+"""What epochs are compared by, all on the validation split; specificity is that at a sensitivity of 99 %."""
 
 
 class EpochRecord(Frozen):
@@ -36,6 +42,21 @@ class EpochRecord(Frozen):
     """Its time over the mean of all ranks; well above 1, it holds up the others."""
     world_size: int
     """Ranks at the epoch's end."""
+
+
+def best_epoch(history: Iterable[EpochRecord], by: BestBy) -> EpochRecord | None:
+    """The first of the best epochs of ``history``, None where it is empty."""
+
+    def quality(record: EpochRecord) -> float:
+        match by:
+            case "auroc":
+                return record.valid_auroc
+            case "specificity":
+                return record.valid_specificity or 0.0
+            case "loss":
+                return -record.valid_loss
+
+    return max(history, key=quality, default=None)
 
 
 class ProgressRecord(Frozen):

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from sentinode.config import Frozen
 from sentinode.training.config import Recipe
-from sentinode.training.metrics import EpochRecord
+from sentinode.training.metrics import BestBy, EpochRecord, best_epoch
 
 
 class PartialEpoch(Frozen):
@@ -40,12 +40,13 @@ class TrainingState:
     history: list[EpochRecord] = field(default_factory=list)
     partial: PartialEpoch = field(default_factory=PartialEpoch)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
-    """Of the epoch with the highest validation AUROC."""
+    """Of the best epoch."""
+    best_by: BestBy = "auroc"
 
     @property
     def best(self) -> EpochRecord | None:
-        """The first epoch with the highest validation AUROC, None before the first epoch."""
-        return max(self.history, key=lambda record: record.valid_auroc, default=None)
+        """The epoch whose weights are kept, None before the first one ends."""
+        return best_epoch(self.history, self.best_by)
 
     def add(self, record: EpochRecord, scored: nn.Module) -> bool:
         """Note an epoch; keeps a copy of the weights that were ``scored`` where it is the best so far: then True."""

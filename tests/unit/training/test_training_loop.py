@@ -23,7 +23,7 @@ from sentinode.training.checkpoint import (
     save_checkpoint,
 )
 from sentinode.training.loop import RankContext, run_training
-from sentinode.training.metrics import EpochRecord
+from sentinode.training.metrics import EpochRecord, best_epoch
 from sentinode.training.pointer import POINTER_KEY, Custody
 
 ONE = RankContext()
@@ -142,6 +142,28 @@ def test_divergence_is_a_typed_error(tmp_path: Path) -> None:
     recipe = plan(optimizer="sgd", lr=1e30)
     with pytest.raises(TrainingError, match=r"lower train\.lr"):
         run_training(recipe, MemoryData().feeds(), open_store(str(tmp_path)), ONE)
+
+
+def test_what_the_best_epoch_is_chosen_by(tmp_path: Path) -> None:
+    figures = {
+        "valid_auroc": (0.9, 0.8, 0.7),
+        "valid_specificity": (0.1, 0.3, 0.2),
+        "valid_loss": (0.5, 0.6, 0.4),
+    }
+    fields = dict.fromkeys(EpochRecord.model_fields, 0)
+    history = [
+        EpochRecord.model_validate(
+            fields | {"epoch": n + 1} | {name: values[n] for name, values in figures.items()}
+        )
+        for n in range(3)
+    ]
+    best = [best_epoch(history, by) for by in ("auroc", "specificity", "loss")]
+    assert [record and record.epoch for record in best] == [1, 2, 3]
+
+    store = open_store(str(tmp_path))
+    state = run_training(plan(epochs=6, lr=0.05, best_by="loss"), MemoryData().feeds(), store, ONE)
+    assert state.best == min(state.history, key=lambda record: record.valid_loss)
+    assert any(found.key.startswith(f"checkpoints/best-{state.best.epoch:04d}-") for found in store.list())
 
 
 def test_early_stop(tmp_path: Path) -> None:
