@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from slide_files import gradient
+from slide_folders import write_dicom
 
 from sentinode.cohort.folder import Cohort, find_slides
 from sentinode.errors import SourceError
 from sentinode.schema import Split
+from sentinode.slides.reader import open_slide
 from sentinode.storage import open_store
 
 
@@ -99,6 +102,16 @@ def test_slides_of_ones_own_need_an_annotation(tmp_path: Path) -> None:
     cohort = found(tmp_path)
     assert [(s.name, s.annotation) for s in cohort.slides] == [(dotted, f"{dotted}.xml"), ("a", "a.geojson")]
     assert "b" in cohort.warnings[0]
+
+
+def test_a_folder_of_dicom_files_is_a_slide(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "slides" / "tumor_1.2.3", gradient(128, 128), mpp=(0.9, 0.9), levels=2)
+    write(tmp_path, "annotations/tumor_1.2.3.geojson")
+    (slide,) = found(tmp_path).slides
+    assert (slide.name, slide.key) == ("tumor_1.2.3", "slides/tumor_1.2.3")
+    assert slide.annotation == "annotations/tumor_1.2.3.geojson"
+    with open_slide(str(tmp_path / slide.key)) as opened:
+        assert opened.level_dimensions == ((128, 128), (64, 64))
 
 
 @pytest.mark.parametrize(
