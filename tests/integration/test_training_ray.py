@@ -19,7 +19,7 @@ from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.inference import predict
 from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.trainer import train
-from sentinode.errors import TrainingError
+from sentinode.errors import ConfigError, TrainingError
 from sentinode.experiment import Experiment, load_detector
 from sentinode.recipes import seed_cnn
 from sentinode.schema import Split
@@ -138,6 +138,13 @@ def test_divergence_ends_with_the_typed_error_at_once(bucket: str) -> None:
         train(asked)
     kept = [found.key for found in open_store(asked.run).list("failures/")]
     assert kept
+
+
+def test_what_this_machine_has_not_is_told_at_once(bucket: str) -> None:
+    asked = experiment(bucket, "no-gpu")
+    with pytest.raises(ConfigError, match=r"asks for 64 CPUs, and this machine's Ray has 2"):
+        train(asked, ScalingSettings(num_workers=2, cpus_per_worker=32))
+    assert open_store(asked.run).stat("run.json") is None
 
 
 def test_a_session_within_a_session_uses_the_outer_one(tmp_path: Path) -> None:

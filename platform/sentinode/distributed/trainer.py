@@ -25,7 +25,7 @@ from sentinode.distributed.patience import ELASTIC_START_RETRIES, ray_train_sett
 from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.stop_signals import interruptible
 from sentinode.distributed.watch import NoOnlooker, Onlooker, watched
-from sentinode.errors import SentinodeError, TrainingError
+from sentinode.errors import ConfigError, SentinodeError, TrainingError
 from sentinode.experiment import Experiment, begin_run, find_run, has_finished
 from sentinode.search.records import SearchPart
 from sentinode.storage import Store, open_store
@@ -73,8 +73,8 @@ def train(
     finished = check_run(experiment, scaling)
     if finished is not None:
         return finished
-    begin_run(experiment, load_manifest(experiment.data)[0])
     _check_cluster(scaling)
+    begin_run(experiment, load_manifest(experiment.data)[0])
     store = open_store(experiment.run)
     _tell_what_is_done(store)
     with watched(store, onlooker or NoOnlooker()):
@@ -189,13 +189,17 @@ def _work(task: dict[str, Any]) -> SentinodeError | None:
 def _check_cluster(scaling: ScalingSettings) -> None:
     resources = ray.cluster_resources()
     for kind, share in scaling.resources.items():
-        number, have = scaling.num_workers * share, resources.get(kind, 0)
-        if number > have:
-            # An autoscaler may still bring them, so this is no error; without one Ray Train gives up after a
-            # while.
-            log.warning(
-                "training asks for %g %ss and the cluster has %g: waiting for more", number, kind, have
+        have = resources.get(kind, 0)
+        least, most = (workers * share for workers in (scaling.sizes[0], scaling.sizes[-1]))
+        if least > have and started_here():
+            raise ConfigError(
+                f"training asks for {least:g} {kind}s, and this machine's Ray has {have:g}",
+                "workers that find room here",
+                "lower scaling.num_workers, leave scaling.use_gpu out, or join a cluster by its address",
             )
+        if most > have:
+            # An autoscaler may still bring them, so this is no error.
+            log.warning("training asks for %g %ss and the cluster has %g: waiting for more", most, kind, have)
 
 
 def _typed(error: ray_train.TrainingFailedError) -> SentinodeError:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sentinode.errors import TrainingError
+from sentinode.errors import IntegrityError, TrainingError
 from sentinode.storage import Store
 from sentinode.training.metrics import EpochRecord
 from sentinode.training.pointer import POINTER_KEY, CheckpointPointer, Custody, StoredTensors, read_pointer
@@ -100,12 +100,12 @@ def save_checkpoint(store: Store, snapshot: Snapshot, custody: Custody) -> None:
 def load_checkpoint(store: Store, state: TrainingState) -> bool:
     """Bring ``state`` to the checkpoint in force; False, and nothing changed, where there is none.
 
-    Raises IntegrityError for a damaged file and TrainingError for one that does not fit the network.
+    Raises TrainingError for a file that is damaged or does not fit the network.
     """
     pointer = read_pointer(store)
     if pointer is None:
         return False
-    tensors, metadata = _download(store, pointer.state.key, pointer.state.sha256)
+    tensors, metadata = _download_known(store, pointer.state)
     parts: dict[str, dict[str, Tensor]] = {"net": {}, "average": {}, "optimizer": {}}
     for name, value in tensors.items():
         part, _, rest_of_name = name.partition("/")
@@ -119,15 +119,11 @@ def load_checkpoint(store: Store, state: TrainingState) -> bool:
             {"state": _by_weight(parts["optimizer"]), "param_groups": rest["param_groups"]}
         )
     except (RuntimeError, ValueError) as error:
-        raise TrainingError(
-            f"checkpoint {store.locate(pointer.state.key)} does not fit the network ({error})",
-            "a checkpoint of the same recipe",
-            "use a new run name",
-        ) from error
+        raise _unfit(store.locate(pointer.state.key), error) from error
     state.history[:] = [EpochRecord.model_validate(record) for record in rest["history"]]
     state.partial = PartialEpoch.model_validate(rest["partial"])
     if pointer.best is not None:
-        state.best_weights, _ = _download(store, pointer.best.key, pointer.best.sha256)
+        state.best_weights, _ = _download_known(store, pointer.best)
     log.info("resumed from %s: %d epochs and %d steps", store.url, len(state.history), state.partial.steps)
     return True
 
@@ -160,9 +156,16 @@ def load_weights(store: Store, net: nn.Module) -> None:
     try:
         net.load_state_dict(tensors)
     except RuntimeError as error:
-        raise TrainingError(
-            f"{store.locate(WEIGHTS_KEY)} does not fit the network ({error})", "weights of the same recipe"
-        ) from error
+        raise _unfit(store.locate(WEIGHTS_KEY), error) from error
+
+
+def _unfit(where: str, error: Exception) -> TrainingError:
+    """torch names every tensor in a line of its own."""
+    return TrainingError(
+        f"{where} does not fit the network: {str(error).splitlines()[-1].strip()}",
+        "weights of the same recipe",
+        "choose another run URL",
+    )
 
 
 def _by_weight(flat: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
@@ -182,6 +185,18 @@ def _upload(store: Store, key: str, tensors: Mapping[str, Tensor], metadata: dic
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         store.upload(path, key)
     return StoredTensors(key=key, sha256=digest)
+
+
+def _download_known(store: Store, stored: StoredTensors) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        return _download(store, stored.key, stored.sha256)
+    except IntegrityError as error:
+        # Unlike a store out of reach, no restart would mend it.
+        raise TrainingError(
+            f"the checkpoint is damaged: {error.found}",
+            error.expected,
+            "restore the file, or choose another run URL",
+        ) from error
 
 
 def _download(store: Store, key: str, sha256: str | None) -> tuple[dict[str, Tensor], dict[str, Any]]:

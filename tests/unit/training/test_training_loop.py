@@ -11,8 +11,8 @@ import pytest
 import torch
 from training_parts import MemoryData, plan, weights
 
-from sentinode.errors import IntegrityError, RunTakenOverError, TrainingError
-from sentinode.models.families import SeedCnnConfig, build_model
+from sentinode.errors import RunTakenOverError, TrainingError
+from sentinode.models.families import SeedCnnConfig, ValidCnnConfig, build_model
 from sentinode.storage import open_store
 from sentinode.training.checkpoint import (
     WEIGHTS_KEY,
@@ -106,8 +106,18 @@ def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(IntegrityError, match="epoch-0002"):
+    with pytest.raises(TrainingError, match=r"damaged: .*epoch-0002"):
         run_training(plan(), MemoryData().feeds(), store, ONE)
+
+
+def test_a_checkpoint_of_another_network_is_told_in_a_line(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    with pytest.raises(StopRun):
+        run_training(plan(), MemoryData().feeds(), store, stop_after(1))
+    other = plan().model_copy(update={"model": ValidCnnConfig()})
+    with pytest.raises(TrainingError, match=r"epoch-0001.* does not fit the network: size mismatch") as told:
+        run_training(other, MemoryData().feeds(), store, ONE)
+    assert "\n" not in told.value.found
 
 
 def test_kill_before_the_pointer_leaves_the_former_checkpoint_in_force(tmp_path: Path) -> None:
