@@ -17,8 +17,8 @@ from sentinode.training.checkpoint import WEIGHTS_KEY, load_weights
 from sentinode.training.config import Recipe
 
 RUN_KEY = "run.json"
-_CHANGES_NO_WEIGHT = "train.save."
-"""Settings that may differ when a run is gone on with."""
+_MAY_CHANGE = ("train.save.", "train.micro_batches")
+"""Settings that may differ when a run is gone on with: when its state is saved, and how much memory a step takes."""
 
 
 class Experiment(Record, Recipe):
@@ -184,7 +184,7 @@ def _differences(old: RunRecord, experiment: Experiment, manifest: Manifest) -> 
     found += [
         f"{name} {there.get(name)!r} there, {here.get(name)!r} here"
         for name in there | here
-        if there.get(name) != here.get(name) and not name.startswith(_CHANGES_NO_WEIGHT)
+        if there.get(name) != here.get(name) and not name.startswith(_MAY_CHANGE)
     ]
     return found
 

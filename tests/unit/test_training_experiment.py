@@ -79,9 +79,10 @@ def test_another_configuration_is_refused_and_the_difference_named(
         begin_run(changed(experiment, mix=MixConfig(cutmix=1.0)), manifest)
 
 
-def test_how_often_the_state_is_saved_may_change(experiment: Experiment, manifest: Manifest) -> None:
+def test_when_to_save_and_the_memory_of_a_step_may_change(experiment: Experiment, manifest: Manifest) -> None:
     begin_run(experiment, manifest)
-    assert find_run(changed(experiment, save=SaveConfig(every_steps=3)), manifest) is not None
+    asked = changed(experiment, save=SaveConfig(every_steps=3), micro_batches=2)
+    assert find_run(asked, manifest) is not None
 
 
 def test_a_run_is_not_put_among_the_shards(experiment: Experiment, manifest: Manifest) -> None:

@@ -39,7 +39,8 @@ class AveragingConfig(Frozen):
 
 
 class SaveConfig(Frozen):
-    """When the state is saved to resume from, besides the end of each epoch. None of it changes the weights."""
+    """When the state is saved to resume from, besides the end of each epoch. None of it changes the weights, and
+    all of it may change when a run is gone on with."""
 
     every_steps: int | None = Field(default=None, ge=1)
     """Also after so many steps within an epoch."""
@@ -57,7 +58,8 @@ class TrainConfig(Frozen):
     batch_size: int = Field(default=128, ge=1)
     """Patches of one optimiser step, over all workers together; a multiple of the number of workers."""
     micro_batches: int = Field(default=1, ge=1)
-    """Parts that each worker splits its share of a step into, to fit its memory; gradients are accumulated."""
+    """Parts that each worker splits its share of a step into, to fit its memory; gradients are accumulated,
+    and batch norms see one part at a time. May change when a run is gone on with."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """Update rule; sgd has Nesterov momentum 0.9."""
     lr: float = Field(default=3e-4, gt=0)
