@@ -74,7 +74,7 @@ class Site:
         return site
 
     def tried(
-        self, *command: str, given: str | None = None, timeout_s: float = 120.0
+        self, *command: str, given: str | None = None, timeout_s: float = 600.0
     ) -> subprocess.CompletedProcess[str]:
         """Run a command here, whatever comes of it."""
         return subprocess.run(
@@ -88,7 +88,7 @@ class Site:
             check=False,
         )
 
-    def run(self, *command: str, given: str | None = None, timeout_s: float = 120.0) -> str:
+    def run(self, *command: str, given: str | None = None, timeout_s: float = 600.0) -> str:
         """The output of a command that must not fail."""
         done = self.tried(*command, given=given, timeout_s=timeout_s)
         said = f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
@@ -97,7 +97,7 @@ class Site:
         )
         return done.stdout
 
-    def kubectl(self, *arguments: str, given: str | None = None, timeout_s: float = 120.0) -> str:
+    def kubectl(self, *arguments: str, given: str | None = None, timeout_s: float = 600.0) -> str:
         return self.run("kubectl", *arguments, given=given, timeout_s=timeout_s)
 
     def documented(self, name: str, timeout_s: float = 3600.0) -> str:

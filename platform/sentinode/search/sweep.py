@@ -137,8 +137,8 @@ class Sweep:
             self._etag = self.store.put(SWEEP_KEY, self.record.to_json(), if_match=self._etag)
         except PreconditionFailedError as error:
             raise ConfigError(
-                f"{self.store.locate(SWEEP_KEY)} was changed by another process",
-                "one process at a time on a search",
+                f"{self.store.locate(SWEEP_KEY)} was changed or removed by another process ({error.found})",
+                "one process at a time on a search, and a store that keeps it",
                 "end the other one, then resume",
             ) from error
 
