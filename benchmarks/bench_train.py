@@ -93,7 +93,8 @@ def main() -> None:
         f"{options.patches} patches an epoch: {train.origin}; 2 ranks have a thread each, 1 process has two"
     )
     print(write("train", rows, ratios, PACKAGES, note=note))
-    print(plot("train", rows, "Training, two cores", "patches/s"))
+    if {"epoch", "families"} & set(options.parts):
+        print(plot("train", rows, "Training, two cores", "patches/s"))
 
 
 def families() -> dict[str, Recipe]:
