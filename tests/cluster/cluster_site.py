@@ -56,7 +56,9 @@ class Site:
         kubeconfig = folder / "kubeconfig"
         view = ("config", "view", "--raw", "--minify", "--flatten", "--context", CONTEXT)
         kubeconfig.touch(0o600)
-        kubeconfig.write_text(site.kubectl(*view))
+        told = site.tried("kubectl", *view)
+        assert told.returncode == 0, f"SENTINODE_CLUSTER={CONTEXT}: {told.stderr}"
+        kubeconfig.write_text(told.stdout)
         site.environment["KUBECONFIG"] = str(kubeconfig)
         site.kubectl("config", "set-context", "--current", "--namespace", site.namespace)
         shutil.copytree(ROOT / "k8s", folder / "k8s")
