@@ -147,14 +147,24 @@ def commands_of(registry: str, digest: str, model: str, processes: int) -> dict[
 def running(name: str, command: list[str]) -> Iterator[bool]:
     """The server while within; whether it came up."""
     environment = {**os.environ, "SENTINODE_API_KEYS": KEY}
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    )
     try:
         deadline_s = time.monotonic() + 120
         while not (is_up := answers(PORTS[name])) and server.poll() is None and time.monotonic() < deadline_s:
             time.sleep(0.2)
         yield is_up
     finally:
-        server.send_signal(signal.SIGINT)
+        if name == OURS:
+            server.send_signal(signal.SIGINT)
+        else:
+            # With its workers, for which LitServe would wait for minutes.
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait(60)
 
 
