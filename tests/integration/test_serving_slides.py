@@ -13,7 +13,7 @@ import pytest
 import shapely
 from page_parts import browser
 from PIL import Image
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import FloatRect, Page, Route, expect
 from served_parts import served
 from serving_parts import make_parts
 from slide_files import tissue, write_pyramid
@@ -214,6 +214,17 @@ def page(url: str) -> Iterator[Page]:
         assert not wrong
 
 
+def draw_healthy(page: Page) -> FloatRect:
+    """An outline; where the stage is, in pixels of the page."""
+    page.get_by_role("button", name="Draw healthy").click()
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    for x, y in ((0.2, 0.2), (0.3, 0.2), (0.3, 0.4)):
+        page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    page.get_by_role("button", name="Close the outline").click()
+    return box
+
+
 def test_a_pathologist_reads_and_corrects(page: Page, folder: Path) -> None:
     expect.set_options(timeout=WAIT_MS)
     page.get_by_role("tab", name="Slides").click()
@@ -225,12 +236,7 @@ def test_a_pathologist_reads_and_corrects(page: Page, folder: Path) -> None:
     expect(page.locator(".outlines .found.chosen")).to_have_count(1)
     page.get_by_role("button", name="Accept").click()
     expect(page.locator(".outlines .accept")).to_have_count(1)
-    page.get_by_role("button", name="Draw healthy").click()
-    box = page.locator("#stage").bounding_box()
-    assert box is not None
-    for x, y in ((0.2, 0.2), (0.3, 0.2), (0.3, 0.4)):
-        page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
-    page.get_by_role("button", name="Close the outline").click()
+    box = draw_healthy(page)
     expect(page.get_by_text("Drawn 1: healthy")).to_be_visible()
     page.get_by_role("button", name="Save corrections").click()
     expect(page.get_by_text("Corrections saved.")).to_be_visible()
@@ -284,12 +290,7 @@ def test_nothing_is_lost_while_a_store_is_slow_and_gaps_are_told(page: Page, fol
     save = page.get_by_role("button", name="Save corrections")
     save.click()
     expect(page.get_by_text("Saving")).to_be_visible()
-    page.get_by_role("button", name="Draw healthy").click()
-    box = page.locator("#stage").bounding_box()
-    assert box is not None
-    for x, y in ((0.2, 0.2), (0.3, 0.2), (0.3, 0.4)):
-        page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
-    page.get_by_role("button", name="Close the outline").click()
+    draw_healthy(page)
     expect(save).to_be_disabled()
     held.pop().continue_()
     expect(page.get_by_text("Corrections saved, but for the last ones.")).to_be_visible()

@@ -22,7 +22,7 @@ from sentinode.data.sources.known import Defect, camelyon_name, negatives_usable
 from sentinode.errors import SourceError
 from sentinode.evaluation.slide_reference import read_camelyon16_reference, read_stage_labels
 from sentinode.schema import NodeClass, Split
-from sentinode.slides.listing import SUFFIXES, SlideObject, slides_below
+from sentinode.slides.listing import SUFFIXES, SlideObject, slides_among
 from sentinode.storage import ObjectInfo, Store
 
 ANNOTATION_SUFFIXES: Final = (".xml", ".geojson")
@@ -103,9 +103,10 @@ def by_name(store: Store) -> tuple[dict[str, SlideObject], dict[str, ObjectInfo]
     slides: dict[str, SlideObject] = {}
     annotations: dict[str, ObjectInfo] = {}
     tables = []
-    for slide in slides_below(store):
+    objects = list(store.list())
+    for slide in slides_among(objects, store):
         _add(slides, slide.name, slide, store)
-    for info in store.list():
+    for info in objects:
         path = PurePosixPath(info.key)
         if path.name in (REFERENCE, STAGE_LABELS):
             tables.append(info.key)

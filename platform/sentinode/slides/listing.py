@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -54,7 +54,7 @@ def list_slides(url: str, include: str = "*") -> tuple[SlideFile, ...]:
         rest = parent.list(key[: -len(_WITH_FOLDER)] + "/") if _has_folder(key) else ()
         return (SlideFile(PurePosixPath(key).stem, parent.locate(key), _version([alone, *rest])),)
     store = open_store(url)
-    found = [slide for slide in slides_below(store) if fnmatchcase(slide.key, include)]
+    found = [slide for slide in slides_among(store.list(), store) if fnmatchcase(slide.key, include)]
     if not found:
         raise SourceError(
             f"no slide lies at {url}" + (f" whose key is like {include!r}" if include != "*" else ""),
@@ -74,10 +74,10 @@ def list_slides(url: str, include: str = "*") -> tuple[SlideFile, ...]:
     return tuple(sorted(slides))
 
 
-def slides_below(store: Store) -> list[SlideObject]:
-    """Every slide in ``store``, in no order; no masks and no heat maps. Raises StoreError."""
+def slides_among(objects: Iterable[ObjectInfo], store: Store) -> list[SlideObject]:
+    """The slides among ``objects`` of ``store``, in no order; no masks and no heat maps. Raises StoreError."""
     folders: dict[str, list[ObjectInfo]] = defaultdict(list)
-    for info in store.list():
+    for info in objects:
         folders[info.key.rpartition("/")[0]].append(info)
     found = []
     for infos in folders.values():

@@ -13,6 +13,7 @@ from PIL import Image
 
 from sentinode.errors import MissingDependencyError, SentinodeError, SourceError
 from sentinode.slides import mirax_files
+from sentinode.slides.slide import CONVERSION
 from sentinode.storage.files import typed_os_errors
 
 _LOG = logging.getLogger(__name__)
@@ -20,9 +21,7 @@ _LOG = logging.getLogger(__name__)
 CACHE_BYTES: Final = 64 << 20
 """Decoded tiles that OpenSlide keeps for each slide."""
 
-_REMEDY: Final = (
-    "copy the slide again, or convert it: vips tiffsave in.x out.tif --tile --pyramid --compression jpeg"
-)
+_REMEDY: Final = f"copy the slide again, or convert it: {CONVERSION}"
 
 
 class OpenSlidePixels:

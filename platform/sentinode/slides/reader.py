@@ -21,7 +21,7 @@ from sentinode.errors import ObjectNotFoundError, SourceError
 from sentinode.slides import dicom_files, openslide_backend
 from sentinode.slides.openslide_backend import OpenSlidePixels
 from sentinode.slides.ranged_file import Blocks, RangedFile
-from sentinode.slides.slide import Slide
+from sentinode.slides.slide import CONVERSION, Slide
 from sentinode.slides.tiffslide_backend import TiffSlidePixels, check_tiles, check_whole, is_ndpi
 from sentinode.storage import Store, absolute_url, open_parent
 from sentinode.storage.files import typed_os_errors
@@ -114,8 +114,7 @@ def _local_only(where: str) -> SourceError:
     return SourceError(
         f"{where} lies in an object store, and needs OpenSlide, which reads local files",
         "SVS, NDPI, SCN or pyramidal TIFF in a store",
-        "copy the slide with its folder to a local disk, or convert it: "
-        "vips tiffsave in.mrxs out.tif --tile --pyramid --compression jpeg",
+        f"copy the slide with its folder to a local disk, or convert it: {CONVERSION}",
     )
 
 
@@ -168,6 +167,5 @@ def _unknown(where: str, start: bytes, library: str) -> SourceError:
     return SourceError(
         f"{where} is {kind}" if kind else f"{where} starts with {start[:8]!r}, which {library} does not know",
         _SLIDES,
-        "the content counts, not the extension: give the slide itself, or convert it: "
-        "vips tiffsave in.x out.tif --tile --pyramid --compression jpeg",
+        f"the content counts, not the extension: give the slide itself, or convert it: {CONVERSION}",
     )

@@ -16,6 +16,9 @@ from PIL import Image
 from sentinode.config import canonical_json
 from sentinode.errors import ConfigError, SourceError
 
+CONVERSION: Final = "vips tiffsave in.x out.tif --tile --pyramid --compression jpeg"
+"""A command that makes a pyramidal TIFF of a slide, for people whose format is refused."""
+
 _LOG = logging.getLogger(__name__)
 
 MPP_UM_PX: Final = (0.05, 10.0)

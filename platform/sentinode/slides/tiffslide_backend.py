@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sentinode.errors import MissingDependencyError, SentinodeError, SourceError
 from sentinode.slides.ranged_file import Blocks
+from sentinode.slides.slide import CONVERSION
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -45,8 +46,7 @@ class TiffSlidePixels:
                 raise SourceError(
                     f"{where} is a Ventana BIF, whose tiles overlap: tiffslide does not stitch them",
                     "SVS, NDPI, SCN or pyramidal TIFF",
-                    "copy it to a local disk, where OpenSlide reads it, or convert it: "
-                    "vips tiffsave in.bif out.tif --tile --pyramid --compression jpeg",
+                    f"copy it to a local disk, where OpenSlide reads it, or convert it: {CONVERSION}",
                 )
             properties = self._slide.properties
             self._series = self._slide.ts_tifffile.series[properties["tiffslide.series-index"]]
@@ -61,7 +61,7 @@ class TiffSlidePixels:
             raise SourceError(
                 f"{where} cannot be opened by tiffslide ({type(error).__name__}: {error})",
                 "a whole pyramidal TIFF, SVS, NDPI, SCN or Philips TIFF",
-                "copy the slide again, or convert it: vips tiffsave in.x out.tif --tile --pyramid --compression jpeg",
+                f"copy the slide again, or convert it: {CONVERSION}",
             ) from error
         self.properties: Mapping[str, str] = {k: str(v) for k, v in properties.items() if v is not None}
 
@@ -145,8 +145,7 @@ def check_tiles(page: Any, where: str) -> None:
         raise SourceError(
             f"{where} keeps {page.imagewidth} x {page.imagelength} pixels in pieces of {page.chunks} (height, width)",
             f"tiles of at most {MAX_TILE_PX:,} pixels",
-            "convert it: vips tiffsave in.tif out.tif --tile --pyramid --compression jpeg; or copy it again, if its "
-            "header is damaged",
+            f"convert it: {CONVERSION}; or copy it again, if its header is damaged",
         )
 
 
