@@ -194,7 +194,7 @@ def main() -> int:
     wanted = [asked.only] if asked.only else [part for part in PARTS if part != "large" or asked.large]
     with tempfile.TemporaryDirectory(prefix="bench-slides-") as name:
         folder = asked.inputs or Path(name)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         if asked.prepare:
             prepare_mosaics(folder)
             large_slide(folder / "large.tif")
