@@ -73,12 +73,13 @@ def tumour_of(regions: Sequence[Region], where: str, classes: Classes | None = N
     """
     classes = classes or Classes()
     role = {n.lower(): r for r in ("tumour", "excluded", "other") for n in getattr(classes, r)}
-    unknown = {str(r.label) for r in regions if r.label is None or r.label.lower() not in role}
+    unknown = {str(r.label or "") for r in regions if not r.label or r.label.lower() not in role}
     if unknown:
+        named = f"of class {', '.join(sorted(unknown - {''})[:5])}" if unknown - {""} else "without a class"
         raise SourceError(
-            f"{where} has regions of class {', '.join(sorted(unknown)[:5])}",
+            f"{where} has regions {named}",
             f"one of {', '.join(role)}",
-            "say what the class means: tumour, excluded or other",
+            "give them one of these classes: Tumor, or Ignore* for what is to be taken away from it",
         )
 
     def union(wanted: str) -> shapely.Geometry:

@@ -3,7 +3,8 @@
     {"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": {...}, "properties":
         {"objectType": "annotation", "name": ..., "classification": {"name", "color"}, "measurements": {...}}}]}
 
-Older releases of QuPath write a bare list of features, and measurements as a list of name and value.
+Older releases of QuPath write a bare list of features, and measurements as a list of name and value. QuPath opens no
+file in which a class has a name and no colour.
 """
 
 from __future__ import annotations
@@ -23,8 +24,16 @@ from sentinode.slides.annotations import PointBudget, Region, Shape, check_size,
 
 _LOG = logging.getLogger(__name__)
 
-COLOURS: Final = {"tumor": (200, 0, 0), "macro": (200, 0, 0), "micro": (230, 120, 0), "itc": (240, 200, 0)}
-"""Red, green and blue of classes that Sentinode writes; QuPath gives others a colour of its own."""
+COLOURS: Final = {
+    "tumor": (200, 0, 0),
+    "macro": (200, 0, 0),
+    "micro": (230, 120, 0),
+    "itc": (240, 200, 0),
+    "tissue": (0, 140, 80),
+    "ignore*": (180, 180, 180),
+}
+"""Red, green and blue of classes that Sentinode writes."""
+_OTHER_COLOUR: Final = (90, 90, 200)
 
 
 def write_geojson(regions: Sequence[Region]) -> bytes:
@@ -72,9 +81,8 @@ def _feature(region: Region) -> dict[str, Any]:
     if region.name:
         properties["name"] = region.name
     if region.label is not None:
-        properties["classification"] = {"name": region.label}
-        if colour := COLOURS.get(region.label.lower()):
-            properties["classification"]["color"] = list(colour)
+        colour = COLOURS.get(region.label.lower(), _OTHER_COLOUR)
+        properties["classification"] = {"name": region.label, "color": list(colour)}
     if region.measurements:
         properties["measurements"] = dict(region.measurements)
     return {"type": "Feature", "geometry": shapely.geometry.mapping(region.shape), "properties": properties}
@@ -85,7 +93,7 @@ def _region(feature: Any, where: str, budget: PointBudget) -> Region | None:
         geometry = feature["geometry"]
         kind, coordinates = geometry["type"], geometry.get("coordinates")
         properties = feature.get("properties") or {}
-        label = (properties.get("classification") or {}).get("name")
+        label = _label(properties.get("classification"))
         name = properties.get("name") or ""
         measurements = _measurements(properties.get("measurements") or {})
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
@@ -98,6 +106,14 @@ def _region(feature: Any, where: str, budget: PointBudget) -> Region | None:
         raise SourceError(f"{where} is of type {str(kind)[:80]!r}", "Polygon or MultiPolygon")
     polygons = [coordinates] if kind == "Polygon" else coordinates
     return Region(_shape(polygons, where, budget), label, name, measurements)
+
+
+def _label(classification: Any) -> Any:
+    """The class, which QuPath takes as a text too, and writes as ``names`` where it is made of several."""
+    if not classification or isinstance(classification, str):
+        return classification or None
+    names = classification.get("names")
+    return ": ".join(names) if names else classification.get("name")
 
 
 def _shape(polygons: Any, where: str, budget: PointBudget) -> Shape:

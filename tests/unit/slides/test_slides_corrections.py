@@ -81,7 +81,7 @@ def damaged(**changes: object) -> bytes:
         (damaged(features=[1]), "holds no features"),
         (damaged(features=[{"properties": {"sentinode": {"action": "delete"}}}]), "action"),
         (write_geojson([region(0, label="mystery")]), "mystery"),
-        (write_geojson([region(0, label=None)]), "None"),
+        (write_geojson([region(0, label=None)]), "without a class"),
     ],
 )
 def test_what_is_no_file_of_corrections_is_a_clear_error(data: bytes, message: str) -> None:

@@ -57,6 +57,12 @@ class TestRoundTrip:
             "measurements": {"p": 0.5},
         }
 
+    def test_each_class_has_a_colour_without_which_qupath_opens_no_file(self) -> None:
+        labels = ("Tissue", "Ignore*", "_0", "macro", "Stroma")
+        wrote = write_geojson([Region(shapely.box(0, 0, 1, 1), label) for label in labels])
+        for found in json.loads(wrote)["features"]:
+            assert len(found["properties"]["classification"]["color"]) == 3
+
     @pytest.mark.real_data
     def test_real_lesions(self, real_data: Path) -> None:
         file = real_data / "camelyon16_asap_xml" / "tumor_005.xml"
@@ -75,6 +81,11 @@ class TestForms:
         old = [{"name": "Area", "value": 3.5}, {"name": "Score", "value": float("nan")}]
         assert read([feature(polygon(RING), measurements=old)])[0].measurements == {"Area": 3.5}
         assert read([feature(polygon(RING), measurements={"a": 1, "b": None})])[0].measurements == {"a": 1.0}
+
+    def test_a_class_as_text_and_one_made_of_several(self) -> None:
+        forms = ("Tumor", {"names": ["Tumor", "Positive"], "color": [1, 2, 3, 4]}, {}, None)
+        found = read([feature(polygon(RING), classification=form) for form in forms])
+        assert [region.label for region in found] == ["Tumor", "Tumor: Positive", None, None]
 
     def test_a_third_coordinate_is_dropped(self) -> None:
         assert read([feature(polygon([[x, y, 7] for x, y in RING]))])[0].shape.bounds == (0, 0, 10, 10)
@@ -98,7 +109,7 @@ class TestForms:
         assert tumour_of(regions, "a.geojson").area == 75
 
     def test_an_unclassified_region_is_no_silent_negative(self) -> None:
-        with pytest.raises(SourceError, match="class None"):
+        with pytest.raises(SourceError, match="without a class"):
             tumour_of(read([feature(polygon(RING))]), "a.geojson")
 
 
@@ -123,7 +134,8 @@ class TestHostileFiles:
             [feature(polygon([[0, 0], [1, 10**400], [1, 0]]))],
             [feature({"type": "MultiPolygon", "coordinates": 3})],
             [feature({"type": "GeometryCollection", "geometries": []})],
-            [feature(polygon(RING), classification="Tumor")],
+            [feature(polygon(RING), classification=["Tumor"])],
+            [feature(polygon(RING), classification={"names": [3]})],
             [feature(polygon(RING), classification={"name": 3})],
             [feature(polygon(RING), name=[1])],
             [feature(polygon(RING), measurements=[3])],
