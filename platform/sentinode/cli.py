@@ -15,7 +15,8 @@ from pydantic import Field, ModelWrapValidatorHandler, ValidationError, create_m
 from rich.console import Console
 
 from sentinode import __version__
-from sentinode.config import Frozen, summarise
+from sentinode.commands.wrong_usage import WrongUsage
+from sentinode.config import Frozen
 from sentinode.errors import ConfigError, SentinodeError
 from sentinode.logs import configure_logging
 
@@ -102,46 +103,48 @@ def run_step(name: str, arguments: Sequence[str]) -> int:
 def parse(flags: type[T], name: str, arguments: Sequence[str], defaults: T | None = None) -> tuple[T, bool]:
     """Turn ``arguments`` into the frozen model ``flags``; also whether ``--dry-run`` was given.
 
-    Raises ConfigError for values that are out of bounds or do not go together; unknown flags, and values that are none
-    of their kind, end the process with status 2 and a message. ``defaults`` may lack fields: those are required.
+    Raises ConfigError for flags that are unknown or missing, and for values that are none of their kind, out of bounds
+    or do not go together. ``defaults`` may lack fields: those are required.
     """
+    usage = WrongUsage(name, arguments, flags, defaults)
     switch: Any = (Annotated[bool, Field(description="Print the resolved configuration and stop.")], False)
     extended: Any = create_model(
         f"{flags.__name__}Flags",
         __base__=flags,
         __doc__=flags.__doc__,
-        __validators__={"told": _told_plainly(name)},
+        __validators__={"told": _told_plainly(usage)},
         dry_run=switch,
     )
     given = tyro.MISSING_NONPROP
     if defaults is not None:
         fields = {field: getattr(defaults, field, tyro.MISSING) for field in flags.model_fields}
         given = extended.model_construct(**fields, dry_run=False)
-    parsed = tyro.cli(
-        extended,
-        prog=f"sentinode {name}",
-        args=list(arguments),
-        default=given,
-        # Of the families of networks, the flags are those of the recipe's.
-        config=(
-            tyro.conf.FlagCreatePairsOff,
-            tyro.conf.EnumChoicesFromValues,
-            tyro.conf.AvoidSubcommands,
-        ),
-    )
+    with usage.told():
+        parsed = tyro.cli(
+            extended,
+            prog=f"sentinode {name}",
+            args=list(arguments),
+            default=given,
+            # Of the families of networks, the flags are those of the recipe's.
+            config=(
+                tyro.conf.FlagCreatePairsOff,
+                tyro.conf.EnumChoicesFromValues,
+                tyro.conf.AvoidSubcommands,
+            ),
+        )
     values = dict(parsed)
     dry_run = bool(values.pop("dry_run"))
     return flags.model_validate(values), dry_run
 
 
-def _told_plainly(name: str) -> Any:
+def _told_plainly(usage: WrongUsage) -> Any:
     """A validator around a model's own, which speaks as all errors here do: tyro would show pydantic's words."""
 
     def validate(cls: type[Any], values: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
         try:
             return handler(values)
         except ValidationError as error:
-            raise ConfigError(summarise(error), remedy=f"see sentinode {name} --help") from error
+            raise usage.invalid(error) from error
 
     return model_validator(mode="wrap")(validate)
 

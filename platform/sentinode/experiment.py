@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from sentinode.config import Record
+from sentinode.config import Frozen, Record
 from sentinode.data.manifest import MANIFEST_NAME, Manifest
 from sentinode.errors import ConfigError, ObjectNotFoundError, PreconditionFailedError
 from sentinode.models.families import build_model
@@ -15,6 +15,8 @@ from sentinode.schema import Split
 from sentinode.storage import Store, StoreUrl, open_store
 from sentinode.training.checkpoint import WEIGHTS_KEY, load_weights
 from sentinode.training.config import Recipe
+from sentinode.training.feeds import check_steps
+from sentinode.training.pointer import read_pointer
 
 RUN_KEY = "run.json"
 _MAY_CHANGE = ("train.save.", "train.micro_batches")
@@ -49,10 +51,26 @@ class Experiment(Record, Recipe):
         return self.run.rstrip("/").rpartition("/")[2]
 
 
+class Change(Frozen):
+    """A run that was gone on with by another value of a setting that may change."""
+
+    setting: str
+    """Dotted, e.g. ``train.micro_batches``."""
+    value: bool | int | float | str | None
+    """From here on; before, that of the change before, or of the experiment."""
+    epoch: int
+    """Epochs done by then."""
+    step: int
+    """Optimiser steps done in the next epoch."""
+    at: str
+    """UTC, ISO 8601."""
+
+
 class RunRecord(Record):
     """``run.json``: what was run, on which data, by which code. The first thing that a run writes."""
 
     experiment: Experiment
+    """As it was begun."""
     dataset: str
     manifest_digest: str
     code_commit: str
@@ -63,6 +81,8 @@ class RunRecord(Record):
     """Of Python, Sentinode and the packages that decide the numbers."""
     started_at: str
     """UTC, ISO 8601."""
+    changes: tuple[Change, ...] = ()
+    """Settings that were changed since, in their order."""
 
     def check_data(self, manifest: Manifest) -> None:
         """Raise ConfigError unless ``manifest`` is the version of the data set that the run was trained on."""
@@ -76,20 +96,20 @@ class RunRecord(Record):
 
 
 def begin_run(experiment: Experiment, manifest: Manifest) -> RunRecord:
-    """Write ``run.json``, or find what was begun there before as the same experiment.
+    """Write ``run.json``, or find what was begun there before as the same experiment, and note there what it changes.
 
     Raises as ``find_run`` does.
     """
     found = find_run(experiment, manifest)
     if found is not None:
-        return found
+        return _note_changes(found, experiment)
     new = RunRecord(
         experiment=experiment,
         dataset=manifest.dataset,
         manifest_digest=manifest.digest(),
         code_commit=code_commit(),
         versions=versions_here(),
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        started_at=_now(),
     )
     try:
         open_store(experiment.run).put(RUN_KEY, new.to_json(), if_none_match=True)
@@ -99,13 +119,47 @@ def begin_run(experiment: Experiment, manifest: Manifest) -> RunRecord:
     return new
 
 
+def _note_changes(record: RunRecord, experiment: Experiment) -> RunRecord:
+    """``record`` with the settings of ``experiment`` that differ from those used last, kept in the run."""
+    store = open_store(experiment.run)
+    while changed := _changed(record, experiment):
+        pointer = read_pointer(store)
+        epoch, step = (pointer.epoch, pointer.step) if pointer else (0, 0)
+        now = [
+            Change(setting=name, value=value, epoch=epoch, step=step, at=_now())
+            for name, value in changed.items()
+        ]
+        data, etag = store.get_with_etag(RUN_KEY)
+        record = RunRecord.from_json(data, store.locate(RUN_KEY))
+        new = record.model_copy(update={"changes": (*record.changes, *now)})
+        try:
+            store.put(RUN_KEY, new.to_json(), if_match=etag)
+        except PreconditionFailedError:
+            continue
+        return new
+    return record
+
+
+def _changed(record: RunRecord, experiment: Experiment) -> dict[str, Any]:
+    there, here = (_settings(asked.recipe.model_dump()) for asked in (record.experiment, experiment))
+    used = there | {change.setting: change.value for change in record.changes}
+    return {
+        name: here[name] for name in here if name.startswith(_MAY_CHANGE) and here[name] != used.get(name)
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def find_run(experiment: Experiment, manifest: Manifest) -> RunRecord | None:
     """The record of ``experiment`` where it was begun before, to be gone on with; None for a new one.
 
     Raises ConfigError where ``experiment`` cannot be trained at its URL: that holds a data set or a run with another
-    recipe or other data, or the data lack a class; ManifestError where they lack a split.
+    recipe or other data, or the data lack a class or patches for a single step; ManifestError where they lack a split.
     """
     _check_data(manifest)
+    check_steps(experiment, manifest)
     store = open_store(experiment.run)
     if store.stat(MANIFEST_NAME) is not None:
         raise ConfigError(

@@ -10,6 +10,8 @@ import pytest
 
 from sentinode import __version__, cli
 
+TRAIN = ("train", "--data", "d", "--run", "r")
+
 
 def run(*arguments: str) -> int:
     with pytest.raises(SystemExit) as end:
@@ -59,11 +61,52 @@ def test_dry_run_prints_the_resolved_configuration(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("audit",), "at least 1"),
-        (("train",), "--data"),
+        (("audit",), "error: manifests has 0 values expected: at least 1"),
+        (("verify",), "error: manifest is missing what to do: see sentinode verify --help"),
+        (("train",), "error: --data and --run are missing what to do: see sentinode train --help"),
         (("train", "--recipe", "nope"), "no recipe 'nope'"),
-        (("train", "--data", "d", "--run", "r", "--train.lr", "-1"), "greater than 0"),
-        (("train", "--data", "d", "--run", "r", "--train.learning-rate", "1"), "learning-rate"),
+        (("train", "--recipe", "--data", "d", "--run", "r"), "error: --recipe has no value expected: text"),
+        (
+            (*TRAIN, "--recipe", "pcam-small", "--train.lr", "-1"),
+            "error: --train.lr is -1.0 expected: greater than 0 what to do: see sentinode train --recipe pcam-small",
+        ),
+        (
+            (*TRAIN, "--train.mix.mixup", "9", "--train.mix.cutmix=-1"),
+            "error: --train.mix.mixup is 9.0; --train.mix.cutmix is -1.0 "
+            "expected: --train.mix.mixup less than or equal to 8; --train.mix.cutmix greater than or equal to 0",
+        ),
+        ((*TRAIN, "--model.dropout", "2"), "error: --model.dropout is 2.0 expected: less than 1"),
+        (
+            (*TRAIN, "--scaling.num-workers", "0"),
+            "error: --scaling.num-workers is 0 expected: greater than or",
+        ),
+        ((*TRAIN, "--train.epochs", "two"), "error: --train.epochs is 'two' expected: a whole number"),
+        ((*TRAIN, "--train.clip_norm=x"), "error: --train.clip-norm is 'x' expected: a number or None"),
+        (
+            (*TRAIN, "--recipe", "pcam-small", "--model.widths", "1", "b"),
+            "--model.widths is '1 b' expected: several",
+        ),
+        (
+            (*TRAIN, "--train.precision", "fp8"),
+            "error: --train.precision is 'fp8' expected: one of auto, fp32, bf16",
+        ),
+        ((*TRAIN, "--tta", "yes"), "error: 'yes': no flag asks for it expected: each value after its flag"),
+        ((*TRAIN, "--train.learning-rate", "1"), "error: there is no --train.learning-rate"),
+        ((*TRAIN, "--lr", "1"), "error: there is no --lr expected: --train.lr"),
+        ((*TRAIN, "--train.lrr", "1"), "error: there is no --train.lrr expected: --train.lr"),
+        (
+            ("evaluate", "--run", "r", "--evaluation.resamples", "3"),
+            "error: --evaluation.resamples is 3 expected: gr",
+        ),
+        (
+            ("tune", "--data", "d", "--sweep", "s", "--budget.trials", "0"),
+            "error: --budget.trials is 0 expected: gr",
+        ),
+        (
+            ("promote", "--run", "r", "--registry", "r", "--gate.max-ece", "2"),
+            "error: --gate.max-ece is 2.0 expected",
+        ),
+        (("bundles", "burn", "--registry", "r"), "error: action is 'burn' expected: one of list, show"),
         (("train", "--data", "ftp://d", "--run", "r"), "scheme 'ftp'"),
         (
             ("ingest", "--source", "x", "--out", "y", "--valid-fraction", "0.6", "--test-fraction", "0.6"),
@@ -71,7 +114,7 @@ def test_dry_run_prints_the_resolved_configuration(capsys: pytest.CaptureFixture
         ),
         (
             ("serve", "--registry", "r", "--bundle", "b", "--port", "70000"),
-            "error: port: Input should be less",
+            "error: --port is 70000 expected: less than or equal to 65535",
         ),
         (("evaluate", "--slides", "s"), "error: slides are measured against a reference"),
     ],
@@ -83,6 +126,14 @@ def test_wrong_usage_is_told_plainly(
     shown = " ".join(capsys.readouterr().err.split())
     assert reason in shown
     assert "Traceback" not in shown
+
+
+def test_without_tyros_private_part_it_tells_in_its_own_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tyro._errors", None)
+    assert run("bundles", "list") == 2
+    assert "--registry" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from training_parts import MemoryData, write_lesson
 from sentinode.commands.submit import job_environment
 from sentinode.data.manifest import Manifest
 from sentinode.errors import ConfigError
-from sentinode.experiment import Experiment, RunRecord, begin_run, find_run, load_detector
+from sentinode.experiment import Experiment, RunRecord, begin_run, find_run, load_detector, read_run
 from sentinode.provenance import code_commit
 from sentinode.recipes import seed_cnn
 from sentinode.schema import Split
@@ -83,6 +83,21 @@ def test_when_to_save_and_the_memory_of_a_step_may_change(experiment: Experiment
     begin_run(experiment, manifest)
     asked = changed(experiment, save=SaveConfig(every_steps=3), micro_batches=2)
     assert find_run(asked, manifest) is not None
+
+
+def test_what_was_changed_stands_in_the_record(experiment: Experiment, manifest: Manifest) -> None:
+    first = begin_run(experiment, manifest)
+    asked = changed(experiment, micro_batches=2)
+    record = begin_run(asked, manifest)
+    assert [(c.setting, c.value, c.epoch, c.step) for c in record.changes] == [
+        ("train.micro_batches", 2, 0, 0)
+    ]
+    assert record.experiment == first.experiment
+    assert read_run(open_store(experiment.run)) == record
+    assert begin_run(asked, manifest) == record
+    finish(changed(experiment, epochs=1))
+    back = begin_run(experiment, manifest).changes
+    assert [(c.value, c.epoch) for c in back] == [(2, 0), (1, 1)]
 
 
 def test_a_run_is_not_put_among_the_shards(experiment: Experiment, manifest: Manifest) -> None:

@@ -58,7 +58,8 @@ FLAGS = TrainCommand
 def defaults(arguments: Sequence[str]) -> tuple[TrainCommand, list[str]]:
     """The chosen recipe's settings as defaults of the other flags."""
     chooser = argparse.ArgumentParser("sentinode train", add_help=False, allow_abbrev=False)
-    chooser.add_argument("--recipe", default="seed-cnn")
+    # Without a value it is told with the other flags.
+    chooser.add_argument("--recipe", nargs="?", default="seed-cnn", const="seed-cnn")
     name = chooser.parse_known_args(list(arguments))[0].recipe
     base = recipe(name)
     values = {field: getattr(base, field) for field in Recipe.model_fields}

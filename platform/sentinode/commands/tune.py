@@ -68,7 +68,8 @@ def defaults(arguments: Sequence[str]) -> tuple[TuneCommand, list[str]]:
     """With --resume, the settings of the search that is gone on with."""
     chooser = argparse.ArgumentParser("sentinode tune", add_help=False, allow_abbrev=False)
     chooser.add_argument("--resume", action="store_true")
-    chooser.add_argument("--sweep")
+    # Without a value it is told with the other flags.
+    chooser.add_argument("--sweep", nargs="?")
     given = chooser.parse_known_args(list(arguments))[0]
     values = {
         name: field.default for name, field in TuneCommand.model_fields.items() if not field.is_required()

@@ -187,7 +187,7 @@ def _begun(store: Store) -> tuple[RunRecord, list[EpochRecord]] | None:
 
 def _run_id(record: RunRecord) -> str:
     """The same for every process of a run, another one where a run is begun anew at the same URL."""
-    return record.digest()[:16]
+    return record.model_copy(update={"changes": ()}).digest()[:16]
 
 
 def _config(record: RunRecord) -> dict[str, Any]:
@@ -202,7 +202,8 @@ def _searched(part: SearchPart) -> dict[str, Any]:
 
 def _origin(record: RunRecord) -> dict[str, Any]:
     """Where results come from, besides the experiment."""
-    return record.model_dump(include={"dataset", "manifest_digest", "code_commit", "versions"})
+    values = record.model_dump(mode="json", include={"dataset", "manifest_digest", "code_commit", "versions"})
+    return values | ({"changes": record.model_dump(mode="json")["changes"]} if record.changes else {})
 
 
 def _dataset(record: RunRecord, manifest: Manifest, data: Store) -> Artefact:

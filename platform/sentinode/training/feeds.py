@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 
 from sentinode.data.cache import ShardCache
 from sentinode.data.columns import read_keys
 from sentinode.data.loader import Batch, LoaderConfig, PatchLoader
 from sentinode.data.manifest import Manifest
+from sentinode.data.plan import plan_training
 from sentinode.schema import Split
 from sentinode.storage import Store
 from sentinode.training.config import Recipe
@@ -84,3 +86,21 @@ def open_feeds(
             manifest.splits[Split.TRAIN].class_counts,
             partial(read_keys, manifest.of_split(Split.TRAIN), cache),
         )
+
+
+def check_steps(recipe: Recipe, manifest: Manifest) -> None:
+    """Raise ConfigError where batch size, shuffle and the train split of ``manifest`` do not go together.
+
+    Reads no shard: how many labels there are of each class is enough to count steps.
+    """
+    shards = manifest.of_split(Split.TRAIN)
+    classes = np.arange(2, dtype=np.int8)
+    plan_training(
+        [shard.samples for shard in shards],
+        digest=manifest.digest(),
+        seed=recipe.train.seed,
+        epoch=0,
+        batch_size=recipe.train.batch_size,
+        shuffle=recipe.shuffle,
+        labels=np.concatenate([np.repeat(classes, shard.class_counts) for shard in shards]),
+    )

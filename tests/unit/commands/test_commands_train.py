@@ -103,12 +103,33 @@ def test_a_finished_run_is_told_again_without_work(
 
 
 def test_a_wrong_value_is_told_plainly(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.run_step("train", ["--data", "d", "--run", "r", "--train.batch-size", "0"])
-    shown = capsys.readouterr().err
-    assert ended.value.code == 2
-    assert "batch_size" in shown
-    assert "greater than or equal to 1" in shown
+    assert cli.run_step("train", ["--data", "d", "--run", "r", "--train.batch-size", "0"]) == 2
+    assert "--train.batch-size is 0\n  expected: greater than or equal to 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["--train.batch-size", "4096"], "do not fill one global batch of 4096"),
+        (["--shuffle.balanced", "--train.batch-size", "4096"], "do not fill one global batch of 4096"),
+        (["--shuffle.kind", "block", "--shuffle.lanes", "3"], "a batch size that is a multiple of 3"),
+    ],
+)
+def test_a_batch_that_does_not_fit_the_data_is_told_before_ray_is_asked(
+    settings: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lesson(str(tmp_path / "data"))
+    arguments = [
+        "--data",
+        str(tmp_path / "data"),
+        "--run",
+        str(tmp_path / "run"),
+        "--ray-address",
+        "127.0.0.1:9",
+    ]
+    assert cli.run_step("train", arguments + settings) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("recipe", ["valid-cnn-small", "p4m-densenet"])
