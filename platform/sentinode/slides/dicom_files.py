@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,7 +19,12 @@ HEADER_BYTES: Final = 64 << 10
 """From the start of a file; the number of its series stands within the first few thousand."""
 _FIRST_BYTES: Final = 4 << 10
 """Mostly enough, and a folder may hold thousands of files."""
-_START: Final = 132
+MARK_BYTES: Final = 132
+"""The mark of a DICOM file ends here."""
+RENAME: Final = f"call its DICOM files *{SUFFIX}: one without is not looked for"
+"""What to do with a slide whose files have other names."""
+MOST_LOOKED_AT: Final = 16
+"""Files that are opened for that advice."""
 _MAGIC: Final = b"DICM"
 _SLIDE_CLASS: Final = b"1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
@@ -40,9 +46,14 @@ class Header(NamedTuple):
     """Whether the pixels are compressed, and so end with a mark."""
 
 
+def is_dicom(start: bytes) -> bool:
+    """Whether a file that begins with ``start`` is DICOM, whatever its name."""
+    return start[MARK_BYTES - 4 : MARK_BYTES] == _MAGIC
+
+
 def read_header(data: bytes) -> Header | None:
     """Of a file that begins with ``data``; None where that is no DICOM, or ends before the series is named."""
-    if data[_START - 4 : _START] != _MAGIC:
+    if not is_dicom(data):
         return None
     found: dict[int, bytes] = {}
     for tag, value in _elements(data):
@@ -67,7 +78,9 @@ def first_file(folder: Path) -> Path:
         raise SourceError(
             f"{folder} is a folder without DICOM slide",
             f"one slide, or files *{SUFFIX} of one",
-            "give the slide",
+            RENAME
+            if any(map(_is_dicom_file, islice(folder.iterdir(), MOST_LOOKED_AT)))
+            else "give the slide",
         )
     if len(by_series) > 1:
         files = ", ".join(sorted(paths[0].name for paths in by_series.values())[:5])
@@ -118,6 +131,13 @@ def _slides_in(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
+def _is_dicom_file(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return is_dicom(file.read(MARK_BYTES))
+
+
 def _header_of(path: Path) -> Header | None:
     with path.open("rb") as file:
         start = file.read(_FIRST_BYTES)
@@ -126,7 +146,7 @@ def _header_of(path: Path) -> Header | None:
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Tag and value of the elements that lie in no sequence; explicit representations, little-endian."""
-    at, depth = _START, 0
+    at, depth = MARK_BYTES, 0
     while at + 12 <= len(data):
         group, element = struct.unpack_from("<HH", data, at)
         is_mark = group == 0xFFFE

@@ -19,7 +19,8 @@ SUFFIXES: Final = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".
 _WITH_FOLDER: Final = ".mrxs"
 """Has the rest of its files in a folder of the same name."""
 _NO_SLIDES: Final = ("_mask", ".heat_map")
-"""Ends of names of what others made of a slide: masks of Camelyon, and heat maps of a model."""
+"""Ends of names of what others made of a slide, in lower case: masks of Camelyon (once Tumor_001_Mask.tif as well),
+and heat maps of a model."""
 _READERS: Final = 16
 
 
@@ -54,12 +55,20 @@ def list_slides(url: str, include: str = "*") -> tuple[SlideFile, ...]:
         rest = parent.list(key[: -len(_WITH_FOLDER)] + "/") if _has_folder(key) else ()
         return (SlideFile(PurePosixPath(key).stem, parent.locate(key), _version([alone, *rest])),)
     store = open_store(url)
-    found = [slide for slide in slides_among(store.list(), store) if fnmatchcase(slide.key, include)]
+    objects = list(store.list())
+    slides = slides_among(objects, store)
+    found = [slide for slide in slides if fnmatchcase(slide.key, include)]
     if not found:
+        some = objects[: 0 if slides else dicom_files.MOST_LOOKED_AT]
+        is_dicom = any(
+            dicom_files.is_dicom(store.get(info.key, length=dicom_files.MARK_BYTES))
+            for info in some
+            if info.size_bytes > dicom_files.MARK_BYTES
+        )
         raise SourceError(
             f"no slide lies at {url}" + (f" whose key is like {include!r}" if include != "*" else ""),
             f"a slide, or a folder with files *{', *'.join(SUFFIXES)} or with folders of *{dicom_files.SUFFIX}",
-            "give the slide itself, or its folder",
+            dicom_files.RENAME if is_dicom else "give the slide itself, or its folder",
         )
     names = _names(found)
     twice = [name for name, times in Counter(names).items() if times > 1]
@@ -67,11 +76,12 @@ def list_slides(url: str, include: str = "*") -> tuple[SlideFile, ...]:
         raise SourceError(
             f"two slides below {url} would be called {twice[0]}", "names of their own", "rename one"
         )
-    slides = [
-        SlideFile(name, store.locate(slide.key), slide.version)
-        for name, slide in zip(names, found, strict=True)
-    ]
-    return tuple(sorted(slides))
+    return tuple(
+        sorted(
+            SlideFile(name, store.locate(slide.key), slide.version)
+            for name, slide in zip(names, found, strict=True)
+        )
+    )
 
 
 def slides_among(objects: Iterable[ObjectInfo], store: Store) -> list[SlideObject]:
@@ -82,7 +92,7 @@ def slides_among(objects: Iterable[ObjectInfo], store: Store) -> list[SlideObjec
     found = []
     for infos in folders.values():
         for info in infos:
-            if info.key.lower().endswith(SUFFIXES) and not PurePosixPath(info.key).stem.endswith(_NO_SLIDES):
+            if _is_slide(info.key):
                 rest = folders.get(info.key[: -len(_WITH_FOLDER)], []) if _has_folder(info.key) else []
                 found.append(_slide(PurePosixPath(info.key).stem, info.key, [info, *rest]))
     dicom = {
@@ -120,6 +130,11 @@ def _dicom_slides(store: Store, folders: dict[str, list[ObjectInfo]]) -> Iterato
             yield _slide(name, folder or everything[0].key, everything)
         else:
             yield from (_slide(PurePosixPath(i[0].key).stem, i[0].key, i) for i in members.values())
+
+
+def _is_slide(key: str) -> bool:
+    name = key.lower()
+    return name.endswith(SUFFIXES) and not PurePosixPath(name).stem.endswith(_NO_SLIDES)
 
 
 def _slide(name: str, key: str, files: Sequence[ObjectInfo]) -> SlideObject:

@@ -22,7 +22,7 @@ from sentinode.slides import dicom_files, openslide_backend
 from sentinode.slides.openslide_backend import OpenSlidePixels
 from sentinode.slides.ranged_file import Blocks, RangedFile
 from sentinode.slides.slide import CONVERSION, Slide
-from sentinode.slides.tiffslide_backend import TiffSlidePixels, check_tiles, check_whole, is_ndpi
+from sentinode.slides.tiffslide_backend import TiffSlidePixels, check_start, check_tiles, check_whole, is_ndpi
 from sentinode.storage import Store, absolute_url, open_parent
 from sentinode.storage.files import typed_os_errors
 from sentinode.storage.urls import parse_url
@@ -43,6 +43,12 @@ _NO_SLIDES: Final = {
     b"<": "an XML or HTML text",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself",
 }
+_REMEDIES: Final = {
+    b"version https://git-lfs": "git lfs pull",
+    b"PK\x03\x04": "unpack it",
+    b"\x1f\x8b": "unpack it",
+}
+"""Where it is not to give another file, or to convert it."""
 _SLIDES: Final = "a slide (SVS, NDPI, MRXS, DICOM, pyramidal TIFF)"
 
 
@@ -69,6 +75,8 @@ def open_slide(url: str, mpp_um_px: float | None = None, backend: Backend | None
     if info.size_bytes == 0:
         raise SourceError(f"{where} has zero bytes", _SLIDES, "copy the slide again")
     start = store.get(key, start=0, length=min(256, info.size_bytes))
+    if start.startswith(_TIFF):
+        check_start(start, info.size_bytes, where)
     if isinstance(place, Path):
         pixels = _open_local(place, start, backend)
     else:
@@ -163,9 +171,12 @@ def _unknown(where: str, start: bytes, library: str) -> SourceError:
             "Slidedat.ini and Data*.dat in a folder of the same name beside it",
             "copy the folder too",
         )
-    kind = next((kind for magic, kind in _NO_SLIDES.items() if start.startswith(magic)), None)
+    magic = next((magic for magic in _NO_SLIDES if start.startswith(magic)), b"")
     return SourceError(
-        f"{where} is {kind}" if kind else f"{where} starts with {start[:8]!r}, which {library} does not know",
+        f"{where} is {_NO_SLIDES[magic]}"
+        if magic
+        else f"{where} starts with {start[:8]!r}, which {library} does not know",
         _SLIDES,
-        f"the content counts, not the extension: give the slide itself, or convert it: {CONVERSION}",
+        _REMEDIES.get(magic)
+        or f"the content counts, not the extension: give the slide itself, or convert it: {CONVERSION}",
     )

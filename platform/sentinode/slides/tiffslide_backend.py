@@ -8,7 +8,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,6 +137,19 @@ class TiffSlidePixels:
             for column in range(x1 // wide, (x2 - 1) // wide + 1):
                 index = row * across + column
                 yield page.dataoffsets[index], page.databytecounts[index]
+
+
+def check_start(start: bytes, size_bytes: int, where: str) -> None:
+    """Raises SourceError where a TIFF that begins with ``start`` ends before its list of images, as one cut in copying
+    does: many writers put the list last."""
+    order: Literal["little", "big"] = "little" if start.startswith(b"II") else "big"
+    at = int.from_bytes(start[8:16] if start[2:4] in (b"+\0", b"\0+") else start[4:8], order)
+    if at >= size_bytes:
+        raise SourceError(
+            f"{where} has {size_bytes:,} bytes, and its list of images begins at {at:,}",
+            "a whole slide",
+            "copy the slide again: it is truncated",
+        )
 
 
 def check_tiles(page: Any, where: str) -> None:

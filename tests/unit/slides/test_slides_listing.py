@@ -10,6 +10,7 @@ from slide_folders import write_dicom, write_mirax
 
 from sentinode.errors import SourceError
 from sentinode.slides.listing import list_slides
+from sentinode.slides.reader import open_slide
 
 
 def _touch(folder: Path, *names: str) -> str:
@@ -22,7 +23,14 @@ def _touch(folder: Path, *names: str) -> str:
 
 def test_slides_are_named_by_their_files(tmp_path: Path) -> None:
     url = _touch(
-        tmp_path, "b/test_002.TIF", "a/test_001.svs", "notes.txt", "a/test_001.xml", "mask.png", "b_mask.tif"
+        tmp_path,
+        "b/test_002.TIF",
+        "a/test_001.svs",
+        "notes.txt",
+        "a/test_001.xml",
+        "mask.png",
+        "b_mask.tif",
+        "B_Mask.TIF",
     )
     assert [slide.name for slide in list_slides(url)] == ["test_001", "test_002"]
     (alone,) = list_slides(str(tmp_path / "a" / "test_001.svs"))
@@ -50,6 +58,21 @@ def test_a_name_that_two_share_becomes_the_whole_key(tmp_path: Path) -> None:
 def test_a_place_without_slides_is_refused(tmp_path: Path, include: str) -> None:
     with pytest.raises(SourceError, match="no slide lies at"):
         list_slides(_touch(tmp_path, "notes.txt"), include)
+
+
+def test_dicom_files_by_other_names_are_told(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    write_dicom(folder, gradient(128, 128), levels=2)
+    for path in folder.iterdir():
+        path.rename(path.with_suffix(""))
+    for look in (list_slides, open_slide):
+        with pytest.raises(SourceError) as caught:
+            look(str(folder))
+        assert "*.dcm" in str(caught.value.remedy)
+    _touch(tmp_path, "other/notes.txt")
+    with pytest.raises(SourceError) as caught:
+        open_slide(str(tmp_path / "other"))
+    assert caught.value.remedy == "give the slide"
 
 
 def test_a_folder_of_dicom_files_is_one_slide_and_a_mirax_slide_has_its_folder(tmp_path: Path) -> None:

@@ -112,6 +112,23 @@ class TestPixels:
             assert "b.tif" in caught.value.found
             assert caught.value.remedy
 
+    @pytest.mark.parametrize("big", [False, True])
+    def test_cut_before_its_list_of_images(self, tmp_path: Path, backend: Backend, big: bool) -> None:
+        for order in ("<", ">"):
+            path = tmp_path / "a.tif"
+            with tifffile.TiffWriter(path, bigtiff=big, byteorder=order) as tiff:
+                tiff.write(gradient(), photometric="rgb", tile=(64, 64))
+            data = bytearray(path.read_bytes())
+            # As scanners write it: the list of images behind the pixels.
+            place = slice(8, 16) if big else slice(4, 8)
+            data[place] = (len(data) + 9).to_bytes(
+                place.stop - place.start, "little" if order == "<" else "big"
+            )
+            path.write_bytes(data)
+            with pytest.raises(SourceError, match=r"list of images begins at [\d,]+") as caught:
+                open_slide(str(path), backend=backend)
+            assert "truncated" in str(caught.value.remedy)
+
     def test_damaged_tile(self, tmp_path: Path, backend: Backend) -> None:
         path = write_pyramid(tmp_path / "a.tif", gradient(), compression="jpeg")
         with tifffile.TiffFile(path) as tiff:
@@ -147,7 +164,8 @@ class TestRefusals:
             (b"<html>", "is an XML or HTML text"),
             (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
             (bytes(4096), "does not know"),
-            (b"II*\0" + b"\xff" * 40, "TIFF|tiffslide"),
+            (b"II*\0" + b"\xff" * 40, "list of images"),
+            (b"II*\0\x08\0\0\0" + b"\xff" * 40, "TIFF|tiffslide"),
         ],
     )
     def test_what_is_no_slide(self, tmp_path: Path, content: bytes, words: str) -> None:
@@ -156,6 +174,19 @@ class TestRefusals:
             open_slide(str(tmp_path / "a.svs"))
         assert caught.value.expected
         assert caught.value.remedy
+
+    @pytest.mark.parametrize(
+        ("content", "remedy"),
+        [
+            (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+            (b"PK\x03\x04" + bytes(99), "unpack"),
+        ],
+    )
+    def test_what_is_to_be_done_with_it(self, tmp_path: Path, content: bytes, remedy: str) -> None:
+        (tmp_path / "a.svs").write_bytes(content)
+        with pytest.raises(SourceError) as caught:
+            open_slide(str(tmp_path / "a.svs"))
+        assert remedy in str(caught.value.remedy)
 
     def test_a_mirax_slide_without_its_folder(self, tmp_path: Path) -> None:
         (tmp_path / "a.mrxs").write_bytes(b"\xff\xd8\xff\xe0" + bytes(99))
