@@ -115,7 +115,10 @@ def outline(rings: Sequence[FloatArray], where: str) -> Shape:
     if polygon.is_valid:
         return polygon
     _refuse_tangle(polygon, where)
-    found: Shape = polygons_of(shapely.make_valid(polygon, method="structure", keep_collapsed=False))
+    found = polygons_of(shapely.make_valid(polygon, method="structure", keep_collapsed=False))
+    if not found.is_valid:
+        # Rounding may leave parts that overlap by a hair, as in one outline of Camelyon16's tumor_064.
+        found = polygons_of(shapely.union_all(list(found.geoms)))
     if found.is_empty:
         raise SourceError(f"{where} encloses no area", "an outline", "draw the outline again, or delete it")
     return found.geoms[0] if len(found.geoms) == 1 else found

@@ -64,9 +64,11 @@ class TestRoundTrip:
             assert len(found["properties"]["classification"]["color"]) == 3
 
     @pytest.mark.real_data
-    def test_real_lesions(self, real_data: Path) -> None:
-        file = real_data / "camelyon16_asap_xml" / "tumor_005.xml"
+    @pytest.mark.parametrize("name", ["tumor_005", "tumor_064"])
+    def test_real_lesions(self, real_data: Path, name: str) -> None:
+        file = real_data / "camelyon16_asap_xml" / f"{name}.xml"
         wrote = read_asap_xml(file.read_bytes(), file.name)
+        assert all(region.shape.is_valid for region in wrote)
         found = read_geojson(write_geojson(wrote), "a.geojson")
         assert [r.shape.wkb for r in found] == [r.shape.wkb for r in wrote]
 
