@@ -14,8 +14,9 @@ from sentinode.evaluation.slide_pooling import Pooling, PoolingConfig
 from sentinode.slides.listing import SlideFile
 from sentinode.slides.tissue import TissueSettings
 
-FORMAT = 2
-"""Raised when the files of a slide change: it is then scored again. 1 judged the glass in the tiles as well."""
+FORMAT = 3
+"""Raised when the files of a slide change: it is then scored again. 1 judged the glass in the tiles as well, 2 took
+what lies within a ring of tumour for a part of it."""
 
 
 class ScoringSettings(Frozen):

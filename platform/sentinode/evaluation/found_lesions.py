@@ -1,4 +1,4 @@
-"""Lesions in the heat map of a slide: what reaches a threshold, joined as Camelyon16 joins it, and measured."""
+"""Lesions in the heat map of a slide: what reaches a threshold, joined where it is close, and measured."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def find_lesions(
     order = np.lexsort((-sizes[kept - 1], -highest[kept - 1]))
     kept, left_out = kept[order][:MAX_PIECES], max(0, len(kept) - MAX_PIECES)
     mask = np.isin(labels, kept)
-    lesions = lesions_of(outlines(mask, (cell_px, cell_px)), um_px)
+    # Holes stay: a rim of false alarms along the capsule would swallow the metastasis within.
+    lesions = lesions_of(outlines(mask, (cell_px, cell_px)), um_px, fill_holes=False)
     measured = [(_cells(lesion, mask, probabilities, cell_px), lesion) for lesion in lesions]
     ranked = sorted(measured, key=lambda pair: (-pair[0].max(), -pair[1].area_um2))
     return tuple(

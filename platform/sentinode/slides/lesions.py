@@ -42,7 +42,8 @@ class Lesion:
     tumour: Shape
     """The tumour itself, level-0 pixels."""
     reach: Polygon
-    """The tumour widened by half the joining gap and without holes: a detection in here has found it."""
+    """The tumour widened by half the joining gap, without holes where they were filled: a detection in here has found
+    it."""
     um_px: float
 
     @cached_property
@@ -66,8 +67,13 @@ class Lesion:
         return float(point.x), float(point.y)
 
 
-def lesions_of(tumour: Shape, um_px: float, join_um: float = JOIN_UM) -> tuple[Lesion, ...]:
+def lesions_of(
+    tumour: Shape, um_px: float, join_um: float = JOIN_UM, fill_holes: bool = True
+) -> tuple[Lesion, ...]:
     """The lesions of a slide, from left to right; ``tumour`` in level-0 pixels of ``um_px`` micrometres.
+
+    ``fill_holes`` as Camelyon16 does with what pathologists outlined: what lies in a hole of a piece belongs to it,
+    however far it is from its edge.
 
     Raises ConfigError unless 0 < um_px <= 10 and join_um >= 0.
     """
@@ -79,8 +85,9 @@ def lesions_of(tumour: Shape, um_px: float, join_um: float = JOIN_UM) -> tuple[L
     if not pieces:
         return ()
     # Holes are filled before as well as after: the result is the same, and there is less to widen.
-    wide = shapely.buffer(_filled(pieces), join_um / 2 / um_px, quad_segs=_QUARTER_CIRCLE_STEPS)
-    reaches = sorted(_filled(polygons_of(shapely.union_all(wide)).geoms), key=lambda reach: reach.bounds)
+    fill = _filled if fill_holes else list
+    wide = shapely.buffer(fill(pieces), join_um / 2 / um_px, quad_segs=_QUARTER_CIRCLE_STEPS)
+    reaches = sorted(fill(polygons_of(shapely.union_all(wide)).geoms), key=lambda reach: reach.bounds)
     tree = shapely.STRtree(reaches)
     inside: list[list[Polygon]] = [[] for _ in reaches]
     for piece, reach in zip(*tree.query([p.representative_point() for p in pieces], "within"), strict=True):

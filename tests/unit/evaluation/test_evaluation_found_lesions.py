@@ -47,6 +47,14 @@ def test_pieces_within_75_um_are_one_lesion() -> None:
     assert [round(f.lesion.area_um2 / CELL_UM**2) for f in found] == [18, 9]
 
 
+def test_a_rim_of_false_alarms_does_not_swallow_what_lies_within() -> None:
+    heat = _map((5, 5, 80, 0.6), (7, 7, 76, 0.01), (40, 40, 8, 0.9))
+    found, _ = find_lesions(heat, 0.5, CELL_PX, UM_PX)
+    assert [f.lesion.size for f in found] == [NodeClass.MICRO, NodeClass.MACRO]
+    assert [round(f.lesion.area_um2 / CELL_UM**2) for f in found] == [64, 80**2 - 76**2]
+    assert found[1].mean == pytest.approx(0.6)
+
+
 def test_what_was_not_scored_is_no_lesion() -> None:
     heat = _map((5, 5, 20, 0.9))
     heat[:, :10] = np.nan
