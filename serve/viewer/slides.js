@@ -76,12 +76,15 @@ function take({ geojson, version: latest }) {
   version = latest;
   marks = new Map();
   areas = [];
-  for (const feature of geojson.features) {
-    const mark = feature.properties.sentinode ?? { action: "draw" };
-    if (mark.lesion !== null && mark.lesion !== undefined) marks.set(mark.lesion, mark);
-    else areas.push({ geometry: feature.geometry, isTumour: feature.properties.classification?.name === "Tumor", mark });
+  for (const { geometry, properties } of geojson.features) {
+    const mark = properties.sentinode ?? { action: "draw" };
+    // Scored anew, lesion 1 may be another one: what was judged is the outline, and it stays as it was.
+    if (lesions.some((lesion) => lesion.number === mark.lesion && isSameOutline(lesion.geometry, geometry))) marks.set(mark.lesion, mark);
+    else areas.push({ geometry, isTumour: properties.classification?.name === "Tumor", mark, measurements: properties.measurements });
   }
 }
+const isSameOutline = (one, other) => JSON.stringify(one.coordinates) === JSON.stringify(other.coordinates);
+const titleOf = (area, at) => `${{ accept: "Accepted before", reject: "Rejected before" }[area.mark.action] ?? `Drawn ${at + 1}`}: ${area.isTumour ? "tumour" : "healthy"}`;
 
 const stateOf = (lesion) => marks.get(lesion.number)?.action;
 
@@ -98,7 +101,7 @@ function refresh() {
         judge("accept", "Accept"), judge("reject", "Reject")));
   }));
   byId("areas").replaceChildren(...areas.map((area, at) => make("li", {},
-    make("button", { type: "button", class: "jump", onclick: () => stage.jump(boundsOf(area.geometry)) }, `Drawn ${at + 1}: ${area.isTumour ? "tumour" : "healthy"}`),
+    make("button", { type: "button", class: "jump", onclick: () => stage.jump(boundsOf(area.geometry)) }, titleOf(area, at)),
     make("button", { type: "button", onclick: () => { areas.splice(at, 1); changed(); } }, "Remove"))));
   byId("save-corrections").disabled = !isChanged || isSaving;
   byId("no-lesions").hidden = lesions.length > 0;
@@ -156,7 +159,7 @@ function collection() {
         const mark = marks.get(lesion.number);
         return feature(lesion.geometry, mark.action === "accept", mark, lesion.properties.name, { [SCORE]: lesion.properties.measurements?.[SCORE] ?? 0 });
       }),
-      ...areas.map((area, at) => feature(area.geometry, area.isTumour, area.mark, `drawn ${at + 1}`, {})),
+      ...areas.map((area, at) => feature(area.geometry, area.isTumour, area.mark, area.mark.lesion ? `lesion ${area.mark.lesion}` : `drawn ${at + 1}`, area.measurements ?? {})),
     ],
   };
 }

@@ -187,6 +187,28 @@ def test_corrections_are_kept_and_never_overwrite_anothers(client: httpx.Client,
     assert client.get(where).headers["etag"] == etag
 
 
+def test_nobody_signs_for_another(client: httpx.Client) -> None:
+    where = f"/v1/slides/{NAME}/corrections"
+
+    def put(marks: list[dict[str, object]], version: str) -> list[dict[str, object]]:
+        features = []
+        for mark in marks:
+            (feature,) = client.get(f"/v1/slides/{NAME}/lesions").json()["features"]
+            feature["properties"]["sentinode"] = mark
+            features.append(feature)
+        body = json.dumps({"type": "FeatureCollection", "features": features})
+        assert client.put(where, content=body, headers={"if-match": version}).status_code == 204
+        return [feature["properties"]["sentinode"] for feature in client.get(where).json()["features"]]
+
+    forged: dict[str, object] = {"action": "reject", "lesion": 1, "by": "Dr. Other", "at": "2020-01-01"}
+    (mine,) = put([forged], '""')
+    assert (mine["by"], str(mine["at"])[:2]) == ("anonymous", "20")
+    assert mine["at"] != forged["at"]
+    again = put([mine, forged], client.get(where).headers["etag"])
+    assert again[0] == mine
+    assert again[1]["by"] == "anonymous"
+
+
 def test_settings_name_a_store() -> None:
     with pytest.raises(ConfigError, match="slides"):
         ServeArgs.parse({"registry": "r", "bundle": "a" * 64, "slides": {"score": "s"}})
@@ -248,6 +270,39 @@ def test_a_pathologist_reads_and_corrects(page: Page, folder: Path) -> None:
     drawn = np.asarray(Image.open(folder / "slides.png").convert("RGB")).astype(int)
     stage = drawn[int(box["y"]) : int(box["y"] + box["height"]), int(box["x"]) : int(box["x"] + box["width"])]
     assert (np.abs(stage - 245).max(axis=2) > 40).mean() > 0.2, "the slide is not to be seen"
+
+
+def test_a_verdict_stays_with_its_outline_when_the_slide_is_scored_anew(page: Page, folder: Path) -> None:
+    def choose() -> None:
+        page.get_by_role("tab", name="Slides").click()
+        page.get_by_role("button", name=NAME).click()
+
+    def saved() -> list[tuple[str, tuple[float, ...], float]]:
+        data = (folder / "corrections" / f"{NAME}{SUFFIX}").read_bytes()
+        return [
+            (c.mark.action, c.region.shape.bounds, c.region.measurements["Score"])
+            for c in read_corrections(data, "the file", NAME).corrections
+        ]
+
+    choose()
+    page.get_by_role("button", name="Reject").click()
+    page.get_by_role("button", name="Save corrections").click()
+    expect(page.get_by_text("Corrections saved.")).to_be_visible()
+    expect(page.locator(".outlines .reject")).to_have_count(1)
+    (before,) = saved()
+    page.reload()
+    choose()
+    expect(page.get_by_role("button", name="Reject", pressed=True)).to_be_visible()
+    other = Region(shapely.box(600, 300, 700, 500), "micro", "lesion 1", {"Score": 0.7})
+    open_store(str(folder / "scores")).put(file_key(NAME, "lesions.geojson"), write_geojson([other]))
+    page.reload()
+    choose()
+    expect(page.get_by_text("Rejected before: healthy")).to_be_visible()
+    expect(page.get_by_role("button", name="Reject", exact=True, pressed=False)).to_be_visible()
+    page.get_by_role("button", name="Accept").click()
+    page.get_by_role("button", name="Save corrections").click()
+    expect(page.get_by_text("Corrections saved.")).to_be_visible()
+    assert saved() == [("accept", (600.0, 300.0, 700.0, 500.0), 0.7), before]
 
 
 def test_drawing_by_keyboard(page: Page, folder: Path) -> None:

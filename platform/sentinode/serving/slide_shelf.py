@@ -29,6 +29,7 @@ from sentinode.slides.corrections import (
     CorrectedSlide,
     Correction,
     Corrections,
+    Mark,
     read_corrections,
 )
 from sentinode.slides.heat_map_files import heat_map_png
@@ -167,11 +168,13 @@ class SlideShelf:
             um_px=record.um_px if record.um_px_given else None,
             bundle=record.bundle,
         )
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        stamp = {"by": by, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        kept = self._marks(name)
         stamped = tuple(
             Correction.of(
                 c.region,
-                c.mark if c.mark.at else c.mark.model_copy(update={"by": by, "at": now}),
+                # Who and when are the endpoint's word: a mark keeps its own only where it stands here already.
+                c.mark if (c.mark, c.region.shape.wkb) in kept else c.mark.model_copy(update=stamp),
                 str(c.region.label) != HEALTHY,
             )
             for c in given.corrections
@@ -188,6 +191,15 @@ class SlideShelf:
                 "load them and save again",
                 412,
             ) from error
+
+    def _marks(self, name: str) -> set[tuple[Mark, bytes]]:
+        """Those that are kept of a slide, with who made them and when, and the outline of each."""
+        try:
+            data = self._store().get(name + SUFFIX)
+        except ObjectNotFoundError:
+            return set()
+        found = read_corrections(data, self._store().locate(name + SUFFIX), name).corrections
+        return {(c.mark, c.region.shape.wkb) for c in found if c.mark.at}
 
     def _store(self) -> Store:
         if self._corrections is None:
