@@ -93,6 +93,15 @@ def test_dry_run_prints_the_resolved_configuration(capsys: pytest.CaptureFixture
         ((*TRAIN, "--tta", "yes"), "error: 'yes': no flag asks for it expected: each value after its flag"),
         ((*TRAIN, "--train.learning-rate", "1"), "error: there is no --train.learning-rate"),
         ((*TRAIN, "--lr", "1"), "error: there is no --lr expected: --train.lr"),
+        (
+            (*TRAIN, "--augment.dihedral"),
+            "error: there is no --augment.dihedral expected: --augment.no-dihedral",
+        ),
+        (
+            (*TRAIN, "--train.best-by"),
+            "error: --train.best-by has no value expected: one of auroc, specificity, loss",
+        ),
+        (("models", "--jsn"), "error: there is no --jsn expected: --json"),
         ((*TRAIN, "--train.lrr", "1"), "error: there is no --train.lrr expected: --train.lr"),
         (
             ("evaluate", "--run", "r", "--evaluation.resamples", "3"),

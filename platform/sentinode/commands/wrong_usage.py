@@ -136,24 +136,35 @@ def _kind(argument: Any) -> str:
     metavar = str(argument.lowered.metavar)
     several = re.fullmatch(r"\[(\S+) \[\1 \.\.\.\]\]", metavar)
     if several:
-        return f"several values, each {KINDS.get(several[1], several[1])}"
-    return " or ".join(KINDS.get(part, part) for part in reversed(metavar.split("|")))
+        return f"several values, each {_in_words(several[1])}"
+    return " or ".join(map(_in_words, reversed(metavar.split("|"))))
+
+
+def _in_words(metavar: str) -> str:
+    if metavar.startswith("{") and metavar not in KINDS:
+        return f"one of {metavar[1:-1].replace(',', ', ')}"
+    return KINDS.get(metavar, metavar)
 
 
 def _known(flags: type[BaseModel], defaults: object, prefix: str = "--") -> Iterator[str]:
     """All flags of ``flags``, with the groups that ``defaults`` has."""
     for field, info in flags.model_fields.items():
         value = getattr(defaults, field, info.default)
-        name = prefix + field.replace("_", "-")
+        named = next((mark.name for mark in info.metadata if getattr(mark, "name", None)), field)
+        name = named.replace("_", "-")
         if isinstance(value, BaseModel):
-            yield from _known(type(value), value, f"{name}.")
-        else:
-            yield name
+            yield from _known(type(value), value, f"{prefix}{name}.")
+        elif not any(mark in info.metadata for mark in _MARKS):
+            # A switch that is on can only be turned off.
+            yield f"{prefix}no-{name}" if value is True else prefix + name
 
 
 def _close(name: str, known: Sequence[str]) -> list[str]:
     """Flags that may have been meant: within a group of that name, of the same last part, else of a similar name."""
-    last = name.replace("_", "-").rpartition(".")[2].lstrip("-")
     within = [flag for flag in known if flag.startswith(f"{name}.")]
-    same = [flag for flag in known if flag.rpartition(".")[2].lstrip("-") == last]
+    same = [flag for flag in known if _last(flag) == _last(name)]
     return within[:3] or same[:3] or difflib.get_close_matches(name, known, n=2, cutoff=0.75)
+
+
+def _last(flag: str) -> str:
+    return flag.replace("_", "-").rpartition(".")[2].lstrip("-").removeprefix("no-")
