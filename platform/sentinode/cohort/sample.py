@@ -59,7 +59,7 @@ class SlideSample(Record):
 def sample_digest(slide: CohortSlide, annotation: bytes, config: SamplingConfig) -> str:
     """Names the outcome of ``sample_slide``: equal digests, equal candidates."""
     settings = config.model_dump(mode="json", exclude={"positive_share", "hard_share", "max_bad_slides"})
-    value = [1, slide.model_dump(mode="json"), hashlib.sha256(annotation).hexdigest(), settings]
+    value = [2, slide.model_dump(mode="json"), hashlib.sha256(annotation).hexdigest(), settings]
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 

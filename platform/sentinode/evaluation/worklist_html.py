@@ -12,7 +12,8 @@ GROUP_WORDS = {
     Group.READ: "The most suspicious first. Each reaches the threshold.",
     Group.NOT_JUDGED: "They failed, or a part of their tissue was not looked at: pen, blur, doubtful tissue. Read them "
     "as if there were no model.",
-    Group.ASIDE: "None reaches the threshold. Setting a slide aside is a decision of the laboratory, not of this list.",
+    Group.ASIDE: "Each stays below the threshold. Setting a slide aside is a decision of the laboratory, not of this "
+    "list.",
 }
 """What is said above each group."""
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sentinode.errors import MissingDependencyError, SentinodeError, SourceError
 from sentinode.slides import mirax_files
-from sentinode.slides.slide import CONVERSION
+from sentinode.slides.slide import CONVERSION, level_pixel
 from sentinode.storage.files import typed_os_errors
 
 _LOG = logging.getLogger(__name__)
@@ -59,18 +59,34 @@ class OpenSlidePixels:
         return self.properties.get("openslide.mpp-x"), self.properties.get("openslide.mpp-y")
 
     def read(self, x0: int, y0: int, level: int, width: int, height: int) -> NDArray[np.uint8]:
-        """uint8 [height, width, 3]; x0 and y0 at level 0; white where nothing was scanned."""
+        """uint8 [height, width, 3]; x0 and y0 at level 0; white where nothing was scanned.
+
+        Between two pixels of a level OpenSlide interpolates: what it gives is blurred by up to half a pixel, and tissue
+        seems out of focus. So whole pixels are asked for, which it finds as far as its downsample is a whole number.
+        """
+        downsample = self.downsamples[level]
+        left, top = (level_pixel(at, downsample) for at in (x0, y0))
+        # Of places before the corner it also takes the next pixel.
+        x1, y1 = max(left, 0), max(top, 0)
+        wide, high = left + width - x1, top + height - y1
+        whole = np.full((height, width, 3), 255, np.uint8)
+        if wide > 0 and high > 0:
+            found = self._read((round(x1 * downsample), round(y1 * downsample)), level, (wide, high))
+            whole[height - high :, width - wide :] = found
+        return whole
+
+    def _read(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         try:
-            image = self._slide.read_region((x0, y0), level, (width, height))
+            image = self._slide.read_region(corner, level, size)
         except self._error as error:
             raise SourceError(
-                f"{self._path} cannot be read at ({x0}, {y0}), level {level} ({error})",
+                f"{self._path} cannot be read at {corner}, level {level} ({error})",
                 "a whole slide",
                 "copy the slide again: it may be truncated or damaged",
             ) from error
         if image.getextrema()[3] != (255, 255):
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return np.ascontiguousarray(np.asarray(image)[:, :, :3])
+        return np.asarray(image)[:, :, :3]
 
     def close(self) -> None:
         """Give the file back."""

@@ -34,6 +34,11 @@ _STEP_PX: Final = 2048
 """Side of the squares in which a level is read to be made smaller."""
 
 
+def level_pixel(at_px: float, downsample: float) -> int:
+    """Of a level, the pixel in which ``at_px`` of level 0 lies."""
+    return math.floor(at_px / downsample + 1e-6)
+
+
 class Pixels(Protocol):
     """What a library that reads slides must do."""
 
@@ -97,6 +102,7 @@ class Slide:
     def read_region(self, x0: int, y0: int, level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """uint8 [H, W, 3] RGB; ``x0`` and ``y0`` at level 0, ``size`` = (W, H) in pixels of ``level``.
 
+        The region begins with the pixel of the level in which that place lies, so that no pixel is made of several.
         White beyond the border and where nothing was scanned. Raises ConfigError on a level that is not there and
         on an empty or too large size, SourceError where the slide is damaged, StoreError.
         """

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sentinode.errors import MissingDependencyError, SentinodeError, SourceError
 from sentinode.slides.ranged_file import Blocks
-from sentinode.slides.slide import CONVERSION
+from sentinode.slides.slide import CONVERSION, level_pixel
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -76,7 +76,7 @@ class TiffSlidePixels:
     def read(self, x0: int, y0: int, level: int, width: int, height: int) -> NDArray[np.uint8]:
         """uint8 [height, width, 3]; x0 and y0 at level 0; white where there is nothing."""
         whole = np.full((height, width, 3), 255, np.uint8)
-        left, top = (math.floor(v / self.downsamples[level] + 1e-6) for v in (x0, y0))
+        left, top = (level_pixel(v, self.downsamples[level]) for v in (x0, y0))
         level_width, level_height = self.level_dimensions[level]
         x1, y1 = max(left, 0), max(top, 0)
         x2, y2 = min(left + width, level_width), min(top + height, level_height)

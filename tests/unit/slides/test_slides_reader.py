@@ -40,6 +40,20 @@ class TestPixels:
                 assert found.dtype == np.uint8
                 assert np.array_equal(found, rgb[::stride, ::stride][6:66, 10:80])
 
+    def test_a_place_between_two_pixels_of_a_level_is_not_blurred(
+        self, tmp_path: Path, backend: Backend
+    ) -> None:
+        rgb = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+        path = write_pyramid(tmp_path / "a.tif", rgb)
+        with open_slide(str(path), backend=backend) as slide:
+            for x, y in ((40, 24), (41, 26), (43, 27)):
+                assert np.array_equal(slide.read_region(x, y, 2, (50, 40)), rgb[::4, ::4][6:46, 10:60])
+            for x in (-8, -7, -5):
+                found = slide.read_region(x, -3, 2, (50, 40))
+                assert np.array_equal(found[1:, 2:], rgb[::4, ::4][:39, :48])
+                assert (found[0] == 255).all()
+                assert (found[:, :2] == 255).all()
+
     def test_is_white_beyond_the_border(self, slide_path: Path, backend: Backend) -> None:
         rgb = gradient()
         with open_slide(str(slide_path), backend=backend) as slide:
