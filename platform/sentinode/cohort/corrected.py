@@ -24,7 +24,7 @@ from sentinode.data.sources.base import SPLITS, Listing, slide_columns
 from sentinode.errors import SourceError
 from sentinode.schema import Split
 from sentinode.slides.corrections import SCORE, SUFFIX, Corrections, read_corrections
-from sentinode.slides.listing import slides_among
+from sentinode.slides.listing import names_of, slides_among
 from sentinode.slides.reader import open_slide
 from sentinode.storage import Store, absolute_url, join_url, open_parent, open_store
 
@@ -125,7 +125,8 @@ def _slides(source: str, files: list[Corrections]) -> tuple[str, dict[str, str]]
     """The root of the slides, and where each lies below it."""
     if source:
         store = open_store(absolute_url(source))
-        by_name = {slide.name: slide.key for slide in slides_among(store.list(), store)}
+        found = slides_among(store.list(), store)
+        by_name = {name: slide.key for name, slide in zip(names_of(found), found, strict=True)}
         missing = [f.slide.slide for f in files if f.slide.slide not in by_name]
         if missing:
             raise SourceError(

@@ -70,7 +70,7 @@ def list_slides(url: str, include: str = "*") -> tuple[SlideFile, ...]:
             f"a slide, or a folder with files *{', *'.join(SUFFIXES)} or with folders of *{dicom_files.SUFFIX}",
             dicom_files.RENAME if is_dicom else "give the slide itself, or its folder",
         )
-    names = _names(found)
+    names = names_of(found)
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
         raise SourceError(
@@ -152,6 +152,7 @@ def _version(files: Sequence[ObjectInfo]) -> str:
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
-def _names(slides: Sequence[SlideObject]) -> list[str]:
+def names_of(slides: Sequence[SlideObject]) -> list[str]:
+    """What each is called among all: the whole key where several have one name."""
     times = Counter(slide.name for slide in slides)
     return [slide.name if times[slide.name] == 1 else slide.key.replace("/", "__") for slide in slides]

@@ -73,6 +73,23 @@ def test_labels_follow_the_outlines_and_nothing_else_is_taken(slides: Path, tmp_
             assert middle.distance(found.healthy) < 1.5
 
 
+def test_a_name_that_two_slides_share_is_the_whole_key_as_in_the_scores(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / "slides" / folder).mkdir(parents=True)
+        write_pyramid(tmp_path / "slides" / folder / "x.tif", gradient(900, 800), mpp=(0.972, 0.972))
+    config = IngestConfig(
+        source=str(tmp_path / "slides"), corrections=str(tmp_path / "c"), out=str(tmp_path / "out")
+    )
+    (tmp_path / "c").mkdir()
+    outlined = write_geojson([Region(box(200, 200, 400, 300), "Tumor")])
+    (tmp_path / "c" / f"one__x.tif{SUFFIX}").write_bytes(outlined)
+    _, listing = corrected_patches(config)
+    assert {parse_reference(item.ref)[0] for item in listing.items(range(len(listing)))} == {"one/x.tif"}
+    (tmp_path / "c" / f"x{SUFFIX}").write_bytes(outlined)
+    with pytest.raises(SourceError, match=r"lacks 1 corrected slides \(x\)"):
+        corrected_patches(config)
+
+
 def test_the_least_certain_come_first() -> None:
     grid = Grid((900, 800), 0.972, np.random.default_rng(0))
     found = Corrections(
