@@ -10,11 +10,12 @@ from pydantic import Field
 
 from sentinode.data.audit import refuse_leaks
 from sentinode.data.manifest import load_manifest
-from sentinode.distributed.cluster import ray_session
+from sentinode.distributed.cluster import ray_session, starts_here
 from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.trainer import TrainResult, check_run, train
 from sentinode.experiment import Experiment
 from sentinode.logs import ProgressCallback, progress_bars
+from sentinode.models.families import build_model
 from sentinode.recipes import RECIPES, recipe
 from sentinode.storage import StoreUrl
 from sentinode.tracking import check_tracking
@@ -72,7 +73,7 @@ def run(config: TrainCommand) -> int:
     """Train to the end and say what came of it."""
     experiment = config.experiment()
     log.info("W&B: %s", check_tracking())
-    # What is wrong with the data is told before Ray is started.
+    # What is wrong with data, network or weights is told before Ray is started.
     if config.allow_leaks:
         load_manifest(experiment.data)
     else:
@@ -81,6 +82,9 @@ def run(config: TrainCommand) -> int:
     if result is not None:
         log.info("this run has finished before; to train anew, choose another run URL")
     else:
+        if starts_here(config.ray_address):
+            # Elsewhere weights need to be where the workers are, not here.
+            build_model(experiment.model)
         with ray_session(config.ray_address, config.scaling.num_cpus), progress_bars() as progress:
             told = TrainingTold(experiment.train.epochs, progress)
             result = train(experiment, config.scaling, told)

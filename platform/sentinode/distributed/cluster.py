@@ -54,7 +54,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     if ray.is_initialized():
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _asked(address)
     # Workers' own log lines stay in Ray's log folder; what concerns the user is reported by the driver.
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     global _started_here
@@ -67,6 +67,15 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         yield
     finally:
         ray.shutdown()
+
+
+def starts_here(address: str | None) -> bool:
+    """Whether ``ray_session`` would start a Ray here for ``address``, and so all work is done on this machine."""
+    return _asked(address) == "local"
+
+
+def _asked(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def started_here() -> bool:

@@ -24,6 +24,10 @@ WORKLOAD_FROM = 0.8
 
 LABEL_HEIGHT = 0.12
 """Height of a label below its dot, in units of the workload curve's axis."""
+NEAR = 0.03
+"""Sensitivities so close to 1 that labels above both dots would meet."""
+LEGEND_CORNERS = ((0.55, 0.05), (0.55, 0.8), (0.04, 0.05), (0.04, 0.8))
+"""Where the legend of training curves may stand."""
 
 SPLIT_NAMES = {"valid": "validation", "test": "test"}
 
@@ -84,15 +88,23 @@ def workload(
             said = "" if prevalence is None else f" at {percent(prevalence)} tumour"
             chart.line(kept, saved, "line-third", f"all reading{said}")
         chart.line(kept, spared, _line(result, results), f"negatives, {name}")
-    for name, estimate in results[-1].measures.items():
-        if name.startswith("specificity_at_sensitivity_") and estimate.value is not None:
-            sensitivity = float(name.rsplit("_", 1)[1])
-            if sensitivity >= WORKLOAD_FROM:
-                # At the lower right corner the label would lie on the axis.
-                corner: Side = "below-left" if estimate.value > LABEL_HEIGHT else "above-left"
-                side: Side = corner if sensitivity == 1 else "above-right"
-                chart.marker(sensitivity, estimate.value, "point", percent(estimate.value, 0), side)
+    named = {name.rpartition("_at_sensitivity_")[::2]: e.value for name, e in results[-1].measures.items()}
+    shares = {
+        float(at): share for (of, at), share in named.items() if of == "specificity" and share is not None
+    }
+    for sensitivity, share in shares.items():
+        if sensitivity >= WORKLOAD_FROM:
+            chart.marker(sensitivity, share, "point", percent(share, 0), _side(sensitivity, shares))
     return chart.render(legend_at=(0.04, 0.78))
+
+
+def _side(sensitivity: float, shares: Mapping[float, float]) -> Side:
+    """Of a label at the workload curve, where ``shares`` has dots."""
+    # At the lower right corner the label below would lie on the axis; above it would meet that of its neighbour.
+    is_low = shares.get(1.0, 1.0) <= LABEL_HEIGHT
+    if sensitivity == 1:
+        return "above-right" if is_low else "below-left"
+    return "above-left" if is_low and sensitivity > 1 - NEAR else "above-right"
 
 
 def reliability(results: Sequence[SplitResult], level: float) -> str:
@@ -158,7 +170,10 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> list[str]:
             chart.line([x for x, _ in values], [y for _, y in values], css, _words(key))
             for x, y in values if len(values) <= MARKED_EPOCHS else ():
                 chart.marker(x, y, f"point {css}", radius_px=3.2)
-        charts.append(chart.render(legend_at=(0.55, 0.05) if label == "Loss" else (0.55, 0.8)))
+        along = np.linspace(min(epochs), max(epochs), 50)
+        lines = [np.interp(along, [x for x, _ in v], [y for _, y in v]) for v in series.values()]
+        corner = chart.free_corner(np.tile(along, len(lines)), np.concatenate(lines), LEGEND_CORNERS)
+        charts.append(chart.render(legend_at=corner))
     return charts
 
 

@@ -14,6 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 68, 24, 14, 50
+LETTER_PX = 7.8
+"""Of a label, on average."""
+CORNERS = ((0.04, 0.92), (0.75, 0.92), (0.75, 0.04), (0.04, 0.04))
+"""Where a short legend may stand."""
 
 Side = Literal["right", "above-right", "below-right", "below-left", "above-left", "below"]
 """Where a marker's label stands."""
@@ -130,12 +134,14 @@ class Chart:
         side: Side = "right",
         radius_px: float = 5,
     ) -> None:
-        """A dot with a label beside it."""
+        """A dot with a label beside it, which is moved in where it would leave the picture."""
         (px,), (py,) = self._place([x], [y])
         self._shapes.append(f'<circle class="{css}" cx="{px:.1f}" cy="{py:.1f}" r="{radius_px:.1f}"/>')
         if text:
             dx, dy, anchor = _SIDES[side]
-            self.text(px + dx, py + dy, text, "label", anchor)
+            width = LETTER_PX * len(text)
+            after = {"start": width, "middle": width / 2, "end": 0}[anchor]
+            self.text(min(px + dx, self.width_px - after), py + dy, text, "label", anchor)
 
     def whisker(self, x: float, low: float, high: float, css: str) -> None:
         """A vertical interval."""
@@ -163,8 +169,10 @@ class Chart:
         )
         return head + "".join((*self._axes(), *self._shapes, *self._legend_lines(*legend_at))) + "</svg>"
 
-    def free_corner(self, x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
-        """Where a legend hides least: of the plot's corners the one farthest from the points, as ``legend_at``."""
+    def free_corner(
+        self, x: ArrayLike, y: ArrayLike, corners: Sequence[tuple[float, float]] = CORNERS
+    ) -> tuple[float, float]:
+        """Where a legend hides least: that of ``corners`` which is farthest from the points, as ``legend_at``."""
         px, py = self._place(x, y)
         across = (px - LEFT_PX) / (self.width_px - LEFT_PX - RIGHT_PX)
         down = (py - TOP_PX) / (self.height_px - TOP_PX - BOTTOM_PX)
@@ -173,7 +181,7 @@ class Chart:
             left, top = corner
             return float(np.hypot(across - (left > 0.5), down - (top > 0.5)).min())
 
-        return max(((0.04, 0.92), (0.75, 0.92), (0.75, 0.04), (0.04, 0.04)), key=distance)
+        return max(corners, key=distance)
 
     def _place(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         bottom_px = self.height_px - BOTTOM_PX

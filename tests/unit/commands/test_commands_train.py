@@ -132,6 +132,19 @@ def test_a_batch_that_does_not_fit_the_data_is_told_before_ray_is_asked(
     assert not (tmp_path / "run").exists()
 
 
+def test_weights_that_are_not_there_are_told_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lesson(str(tmp_path / "data"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("sentinode.commands.train.ray_session", lambda *_: pytest.fail("Ray is started"))
+    arguments = ["--recipe", "resnet18", "--data", str(tmp_path / "data"), "--run", str(tmp_path / "run")]
+    arguments += ["--model.pretrained", "file", "--model.weights-file", str(tmp_path / "none.safetensors")]
+    assert cli.run_step("train", arguments) == 2
+    assert "none.safetensors cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("recipe", ["valid-cnn-small", "p4m-densenet"])
 def test_the_recipe_decides_the_flags_of_the_network(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--recipe", recipe, "--data", "d", "--run", "r", "--model.dropout", "0.2", "--dry-run"]

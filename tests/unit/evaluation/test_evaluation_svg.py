@@ -1,0 +1,38 @@
+"""The charts of the report: nothing leaves the picture, labels and legends do not hide each other or the lines."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from sentinode.evaluation.plots import _side, training_curves
+from sentinode.evaluation.svg import LETTER_PX, Axis, Chart, Side
+
+
+def labels(svg: str) -> dict[str, tuple[float, str]]:
+    found = re.findall(r'<text class="(?:label|legend)" x="([\d.]+)"[^>]*?(?:anchor="(\w+)")?>([^<]+)<', svg)
+    return {text: (float(x), anchor) for x, anchor, text in found}
+
+
+@pytest.mark.parametrize("side", ["right", "below", "above-right", "below-left"])
+def test_a_label_stays_within_the_picture(side: Side) -> None:
+    chart = Chart("c", Axis.share("x"), Axis.share("y"))
+    chart.marker(0.95, 0.5, "point", "screening threshold", side)
+    x, anchor = labels(chart.render())["screening threshold"]
+    share = {"start": 1, "middle": 0.5, "end": 0}[anchor]
+    assert x + share * len("screening threshold") * LETTER_PX <= chart.width_px
+
+
+def test_labels_at_the_end_of_the_workload_curve_do_not_meet() -> None:
+    low = {0.95: 0.14, 0.99: 0.07, 1.0: 0.07}
+    assert [_side(at, low) for at in low] == ["above-right", "above-left", "above-right"]
+    high = {0.95: 0.6, 0.99: 0.4, 1.0: 0.3}
+    assert [_side(at, high) for at in high] == ["above-right", "above-right", "below-left"]
+
+
+def test_the_legend_of_training_curves_stands_apart_from_the_lines() -> None:
+    rates = {1: (0.53, 0.36), 2: (0.62, 0.36), 3: (0.68, 0.47)}
+    history = [{"epoch": e, "valid_auroc": a, "valid_accuracy": b} for e, (a, b) in rates.items()]
+    (chart,) = training_curves(history)
+    assert labels(chart)["validation accuracy"][0] < 200
