@@ -69,11 +69,12 @@ class OpenSlidePixels:
         # Of places before the corner it also takes the next pixel.
         x1, y1 = max(left, 0), max(top, 0)
         wide, high = left + width - x1, top + height - y1
-        whole = np.full((height, width, 3), 255, np.uint8)
-        if wide > 0 and high > 0:
-            found = self._read((round(x1 * downsample), round(y1 * downsample)), level, (wide, high))
-            whole[height - high :, width - wide :] = found
-        return whole
+        if wide <= 0 or high <= 0:
+            return np.full((height, width, 3), 255, np.uint8)
+        found = self._read((round(x1 * downsample), round(y1 * downsample)), level, (wide, high))
+        if found.shape[:2] == (height, width):
+            return found
+        return np.pad(found, [(height - high, 0), (width - wide, 0), (0, 0)], constant_values=255)
 
     def _read(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         try:
@@ -86,7 +87,7 @@ class OpenSlidePixels:
             ) from error
         if image.getextrema()[3] != (255, 255):
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return np.asarray(image)[:, :, :3]
+        return np.ascontiguousarray(np.asarray(image)[:, :, :3])
 
     def close(self) -> None:
         """Give the file back."""
