@@ -139,7 +139,7 @@ class Chart:
         self._shapes.append(f'<circle class="{css}" cx="{px:.1f}" cy="{py:.1f}" r="{radius_px:.1f}"/>')
         if text:
             dx, dy, anchor = _SIDES[side]
-            width = LETTER_PX * len(text)
+            width = LETTER_PX * len(text) + 6
             after = {"start": width, "middle": width / 2, "end": 0}[anchor]
             self.text(min(px + dx, self.width_px - after), py + dy, text, "label", anchor)
 
@@ -172,14 +172,17 @@ class Chart:
     def free_corner(
         self, x: ArrayLike, y: ArrayLike, corners: Sequence[tuple[float, float]] = CORNERS
     ) -> tuple[float, float]:
-        """Where a legend hides least: that of ``corners`` which is farthest from the points, as ``legend_at``."""
+        """Where the legend hides least: that of ``corners`` where it is farthest from the points, as ``legend_at``."""
         px, py = self._place(x, y)
-        across = (px - LEFT_PX) / (self.width_px - LEFT_PX - RIGHT_PX)
-        down = (py - TOP_PX) / (self.height_px - TOP_PX - BOTTOM_PX)
+        width, height = self.width_px - LEFT_PX - RIGHT_PX, self.height_px - TOP_PX - BOTTOM_PX
+        wide = 30 + LETTER_PX * max((len(text) for _, text in self._legend), default=0)
+        tall = 20 * len(self._legend)
 
         def distance(corner: tuple[float, float]) -> float:
-            left, top = corner
-            return float(np.hypot(across - (left > 0.5), down - (top > 0.5)).min())
+            left, top = LEFT_PX + corner[0] * width, TOP_PX + corner[1] * height - 10
+            across = np.maximum(np.maximum(left - px, px - left - wide), 0)
+            down = np.maximum(np.maximum(top - py, py - top - tall), 0)
+            return float(np.hypot(across, down).min())
 
         return max(corners, key=distance)
 
