@@ -50,7 +50,8 @@ export class Stage {
     this.layer = drawn("g", {});
     this.svg = drawn("svg", { class: "outlines", "aria-hidden": "true" });
     this.svg.append(this.layer, drawn("circle", { class: "centre", cx: "50%", cy: "50%", r: 9 }), drawn("circle", { class: "centre", cx: "50%", cy: "50%", r: 1 }));
-    this.viewer.canvas.append(this.svg);
+    this.bar = make("div", { class: "scale-bar" });
+    this.viewer.canvas.append(this.svg, this.bar);
     this.viewer.addHandler("tile-load-failed", onGap);
     for (const event of ["open", "update-viewport", "resize"]) this.viewer.addHandler(event, () => this.follow());
     this.svg.addEventListener("pointerdown", (event) => this.point(event));
@@ -143,6 +144,15 @@ export class Stage {
     const from = item.imageToViewerElementCoordinates(new OpenSeadragon.Point(0, 0));
     const to = item.imageToViewerElementCoordinates(new OpenSeadragon.Point(1000, 0));
     this.layer.setAttribute("transform", `translate(${from.x} ${from.y}) scale(${(to.x - from.x) / 1000})`);
+    this.measure((this.shown.um_px * 1000) / (to.x - from.x));
+  }
+
+  // The bar: 1, 2 or 5 times a power of ten, as long as there is room for.
+  measure(umAPixel) {
+    const most = 160 * umAPixel, power = 10 ** Math.floor(Math.log10(most));
+    const um = power * [5, 2, 1].find((step) => step * power <= most);
+    this.bar.style.width = `${um / umAPixel}px`;
+    this.bar.textContent = um >= 1000 ? `${um / 1000} mm` : `${um} µm`;
   }
 
   close() {

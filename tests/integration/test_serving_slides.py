@@ -256,6 +256,16 @@ def test_a_pathologist_reads_and_corrects(page: Page, folder: Path) -> None:
     expect(page.get_by_text("pen marks were left out")).to_be_visible()
     page.get_by_role("button", name="1. micro").click()
     expect(page.locator(".outlines .found.chosen")).to_have_count(1)
+    page.wait_for_timeout(1000)
+    bar = page.locator(".scale-bar")
+    length, unit = str(bar.text_content()).split()
+    px_a_level0_px = float(
+        str(page.locator(".outlines g").get_attribute("transform")).split("scale(")[1][:-1]
+    )
+    assert unit == "µm"
+    assert bar.evaluate("bar => bar.getBoundingClientRect().width") == pytest.approx(
+        float(length) / 0.5 * px_a_level0_px, abs=1
+    )
     page.get_by_role("button", name="Accept").click()
     expect(page.locator(".outlines .accept")).to_have_count(1)
     box = draw_healthy(page)
