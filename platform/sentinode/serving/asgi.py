@@ -23,6 +23,7 @@ from sentinode.serving.audit import open_audit
 from sentinode.serving.auth import ApiKeys, Caller
 from sentinode.serving.batching import Answer
 from sentinode.serving.catalogue import Fleet
+from sentinode.serving.direct import Direct
 from sentinode.serving.engine import Engine
 from sentinode.serving.explain_route import EXPLAIN, Explanations
 from sentinode.serving.guard import CALLER, REQUEST_ID, Guard
@@ -33,14 +34,13 @@ from sentinode.serving.oip.inference import Inferences
 from sentinode.serving.oip.routes import oip_routes
 from sentinode.serving.openapi import openapi
 from sentinode.serving.pages import create_pages, refusal
-from sentinode.serving.predict import Observer, Predict
+from sentinode.serving.predict import PREDICT, Observer, Predict, State
 from sentinode.serving.predictor import Scored
 from sentinode.serving.tracing import open_tracing
 from sentinode.serving.traffic import Traffic
 from sentinode.serving.version import Version, VersionKey
 from sentinode.serving.viewer import Viewer, checkout_folder
 
-PREDICT: Final = "/v1/predict"
 _COUNTED: Final = frozenset(
     {PREDICT, "/healthz", "/metrics", "/v1/models", EXPLAIN, "/openapi.json", "/", "/v2"}
 )
@@ -71,6 +71,11 @@ class Endpoint:
             on_refusal=self.metrics.trust.refused,
             tells_id=tells_id,
         )
+        # A span is of an ASGI request.
+        self.direct = (
+            None if self._tracing else Direct(self._guarded, self._predict, self.fleet, args, self.metrics)
+        )
+        """The usual predictions without ASGI; None where they are traced."""
         self._http: ASGIApp = self._watched
         if self._tracing:
             self._http = self._tracing.watched(self._watched, lambda scope: path_label(route_path(scope)))
@@ -133,27 +138,26 @@ class Endpoint:
         return slide_routes(SlideShelf(self.args.slides), self._on_corrected)
 
     def _on_answered(
-        self, scope: Scope, version: Version, answer: Answer[Scored], verdicts: list[str]
+        self, state: State, version: Version, answer: Answer[Scored], verdicts: list[str]
     ) -> None:
         flags = [flag for found in answer.result.flags for flag in found]
-        self._record(scope, "predict", version.bundle.digest, verdicts, flags)
+        self._record(state, "predict", version.bundle.digest, verdicts, flags)
 
     def _on_explained(self, request: Request, digest: str) -> None:
-        self._record(request.scope, "explain", digest)
+        self._record(request.scope["state"], "explain", digest)
 
     def _on_corrected(self, request: Request, slide: str) -> None:
-        self._record(request.scope, f"correct {slide}", "")
+        self._record(request.scope["state"], f"correct {slide}", "")
 
     def _record(
         self,
-        scope: Scope,
+        state: State,
         action: str,
         digest: str,
         verdicts: Sequence[str] = (),
         flags: Sequence[str] = (),
     ) -> None:
         if self._audit is not None:
-            state = scope["state"]
             caller: Caller | None = state[CALLER]
             name = caller.name if caller else "anonymous"
             self._audit.record(state[REQUEST_ID], name, action, digest, verdicts, flags)

@@ -2,9 +2,10 @@
 
 Behind HAProxy a replica has an HTTP server of its own, and the endpoint lives in its event loop. What Ray does for a
 request in between (two random ids, a context, a task and a waiter for the deadline, records for its log) costs more
-processor time than the prediction. ``FastLane`` does what of it counts: it takes one of ``max_ongoing_requests``, so
-that autoscaling, back-pressure and draining see the request; it counts Ray's metrics, keeps the deadline, tells the
-request id. All else, and predictions that would have to wait for a place or that name a deadline of their own, goes
+processor time than the prediction. ``Lane`` does what of it counts: it takes one of ``max_ongoing_requests``, so
+that autoscaling, back-pressure and draining see the request; it counts Ray's metrics and keeps the deadline.
+The first prediction of a connection passes through the ASGI application, further ones mostly past that as well
+(``front.py``). All else, and predictions that would have to wait for a place or that name a deadline of their own, goes
 Ray's way, which stays as it is. So does everything where this Ray is not built as expected.
 """
 
@@ -13,11 +14,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sentinode.serving.deadlines import Deadlines
+from sentinode.serving.front import front
 from sentinode.serving.ray_refusals import DEADLINE, refuse
+
+if TYPE_CHECKING:
+    from sentinode.serving.direct import Begun
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +45,7 @@ class FastLane:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._lane = _Lane.of(app)
+        self._lane = Lane.of(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         lane = self._lane
@@ -47,22 +55,23 @@ class FastLane:
             await self._app(scope, receive, send)
 
 
-class _Lane:
+class Lane:
     """Of one replica: its Ray object is asked anew each time, for Ray may put another endpoint or limit there."""
 
     def __init__(self, replica: Any) -> None:
         # Only here: Ray's proxies import this module while Serve waits for them; a replica has all of it already.
         from ray.serve._private.common import RequestMetadata, RequestProtocol
 
-        from sentinode.serving.asgi import PREDICT
         from sentinode.serving.guard import REQUEST_ID
+        from sentinode.serving.predict import PREDICT
 
         self._replica = replica
         prefix = replica._route_prefix or ""
         self._prefix = "" if prefix == "/" else prefix
-        self._path = self._prefix + PREDICT
+        self.path = self._prefix + PREDICT
+        """Of predictions, below the server's root path."""
         self._id_key = REQUEST_ID
-        self._deadlines = _Deadlines(replica._http_options.request_timeout_s)
+        self._deadlines = Deadlines(replica._http_options.request_timeout_s)
         self._as_counted: Any = RequestMetadata(
             request_id="",
             internal_request_id="",
@@ -78,7 +87,7 @@ class _Lane:
         }
 
     @classmethod
-    def of(cls, app: Any) -> _Lane | None:
+    def of(cls, app: Any) -> Lane | None:
         """The lane to the endpoint of the replica whose server ``app`` is for; None where there is no such thing."""
         while hasattr(app, "_app"):
             app = app._app
@@ -98,16 +107,46 @@ class _Lane:
 
     def takes(self, scope: Scope) -> bool:
         """Whether the request is a prediction that need not wait for a place."""
-        if scope["method"] != "POST" or scope["path"] != scope.get("root_path", "") + self._path:
+        if scope["method"] != "POST" or scope["path"] != scope.get("root_path", "") + self.path:
             return False
         for name, _ in scope["headers"]:
             if name == DEADLINE:
                 return False
         return not self._replica._semaphore.locked()
 
+    def begin(self, headers: Mapping[bytes, bytes], body: bytes, is_gone: Callable[[], bool]) -> Begun | None:
+        """Begin a prediction without ASGI; ``end`` follows. None where it has to go the long way."""
+        direct = self._replica._user_callable_asgi_app.direct
+        if direct is None or self._replica._semaphore.locked():
+            return None
+        begun: Begun | None = direct.begin(headers, body, is_gone)
+        if begun is not None:
+            self._enter()
+            self._deadlines.begin(begun.answer)
+        return begun
+
+    def reply(self, begun: Begun, more_headers: bytes) -> bytes:
+        """Of a prediction that was scored."""
+        reply: bytes = self._replica._user_callable_asgi_app.direct.reply(begun, more_headers)
+        return reply
+
+    def is_late(self, begun: Begun) -> bool:
+        """Whether it was cancelled because its time was over."""
+        return self._deadlines.is_late(begun.answer)
+
+    def end(self, begun: Begun, status: int | None) -> None:
+        """It was answered with ``status``, or its client left (499), or (None) it has to go the long way after all."""
+        self._deadlines.end(begun.answer)
+        direct = self._replica._user_callable_asgi_app.direct
+        if status is None:
+            direct.undo(begun)
+        else:
+            direct.end(begun, status)
+        self._leave(status, time.perf_counter() - begun.began_s)
+
     async def predict(self, scope: Scope, receive: Receive, send: Send) -> None:
-        replica, began_s, status = self._replica, time.time(), 499
-        metrics, places = replica._metrics_manager, replica._semaphore
+        """Through the ASGI application."""
+        began_s, status = time.perf_counter(), 499
         scope["root_path"] = scope.get("root_path", "") + self._prefix
 
         async def with_id(message: Message) -> None:
@@ -118,17 +157,14 @@ class _Lane:
                 message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
-        connection: Any = getattr(send, "__self__", None)
-        if hasattr(connection, "transport"):
-            connection.transport = _OneWrite(connection.transport)
-        # A place is free: nobody else runs until it is taken.
-        await places.acquire()
-        metrics.inc_num_ongoing_requests(self._as_counted)
-        task = self._deadlines.begin()
+        task = asyncio.current_task()
+        assert task is not None
+        self._enter()
+        self._deadlines.begin(task)
         try:
-            await replica._user_callable_asgi_app(scope, receive, with_id)
+            await self._replica._user_callable_asgi_app(scope, receive, with_id)
         except asyncio.CancelledError:
-            if task is None or not self._deadlines.is_late(task):
+            if not self._deadlines.is_late(task):
                 raise
             task.uncancel()
             if status == 499:
@@ -136,81 +172,26 @@ class _Lane:
                 await refuse(408, {}, send)
         finally:
             self._deadlines.end(task)
-            metrics.dec_num_ongoing_requests(self._as_counted)
-            places.release()
-            took_ms = (time.time() - began_s) * 1000
-            metrics.record_request_metrics(
-                route=self._tags["route"], latency_ms=took_ms, is_error=status in (408, 499)
-            )
-            metrics.record_ingress_request_metrics(
-                **self._tags, latency_ms=took_ms, is_error=status >= 400, status_code=str(status)
-            )
+            self._leave(status, time.perf_counter() - began_s)
+        front(getattr(send, "__self__", None), self)
 
+    def _enter(self) -> None:
+        """Take a place. One is free, so Ray's coroutine ends at once."""
+        with suppress(StopIteration):
+            self._replica._semaphore.acquire().send(None)
+        self._replica._metrics_manager.inc_num_ongoing_requests(self._as_counted)
 
-class _OneWrite:
-    """A transport that keeps the head of a reply until the body comes: one packet, where uvicorn would send two, each
-    of which wakes HAProxy and the client.
-    """
-
-    __slots__ = ("_head", "_transport")
-
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self._head: bytes | None = None
-
-    def write(self, data: bytes) -> None:
-        """The first is the head."""
-        if self._head is None:
-            self._head = data
-        else:
-            self._transport.write(self._head + data)
-            self._head = b""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class _Deadlines:
-    """One timer for all requests of an event loop: each has ``timeout_s`` seconds, None being for ever."""
-
-    def __init__(self, timeout_s: float | None) -> None:
-        self._timeout_s = timeout_s
-        self._due_s: dict[asyncio.Task[Any], float] = {}
-        self._late: set[asyncio.Task[Any]] = set()
-        self._is_set = False
-
-    def begin(self) -> asyncio.Task[Any] | None:
-        """The running task, from now on cancelled when its time is over; None where time is not limited."""
-        if self._timeout_s is None:
-            return None
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
-        assert task is not None
-        self._due_s[task] = due_s = loop.time() + self._timeout_s
-        if not self._is_set:
-            self._is_set = True
-            loop.call_at(due_s, self._look)
-        return task
-
-    def is_late(self, task: asyncio.Task[Any]) -> bool:
-        """Whether it was cancelled by this."""
-        return task in self._late
-
-    def end(self, task: asyncio.Task[Any] | None) -> None:
-        """It is done."""
-        if task is not None:
-            self._due_s.pop(task, None)
-            self._late.discard(task)
-
-    def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        now_s = loop.time()
-        self._is_set = False
-        # In the order in which they began, so in that of their deadlines.
-        for task, due_s in self._due_s.items():
-            if due_s > now_s:
-                self._is_set = True
-                loop.call_at(due_s, self._look)
-                return
-            if task not in self._late:
-                self._late.add(task)
-                task.cancel()
+    def _leave(self, status: int | None, took_s: float) -> None:
+        """Give the place back and count what was answered, as Ray does."""
+        metrics = self._replica._metrics_manager
+        metrics.dec_num_ongoing_requests(self._as_counted)
+        self._replica._semaphore.release()
+        if status is None:
+            return
+        took_ms = took_s * 1000
+        metrics.record_request_metrics(
+            route=self._tags["route"], latency_ms=took_ms, is_error=status in (408, 499)
+        )
+        metrics.record_ingress_request_metrics(
+            **self._tags, latency_ms=took_ms, is_error=status >= 400, status_code=str(status)
+        )

@@ -9,8 +9,8 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,12 +33,13 @@ CONNECTION: Final = "sentinode.connection"
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _WANTED: Final = (b"authorization", b"x-api-key", b"x-request-id", DEADLINE)
-_SECURITY_HEADERS: Final = [
+SECURITY_HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
+"""On every reply."""
 _OPEN: Final = (
     "/viewer/",
     "/v2/health/",
@@ -46,6 +47,20 @@ _OPEN: Final = (
     "/inference.GRPCInferenceService/ServerReady",
 )
 OnRefusal = Callable[[str], None]
+
+
+class Admitted(NamedTuple):
+    """A request that may pass."""
+
+    caller: Caller | None
+    """None where everybody may."""
+    allowance: Allowance | None
+    """To be left when the request is over; None where the caller has no limits."""
+
+
+class _Refused(NamedTuple):
+    reason: str
+    reply: Response
 
 
 def scope_of(path: str) -> KeyScope | None:
@@ -98,7 +113,7 @@ class Guard:
         state: dict[str, Any] = scope.setdefault("state", {})
         state[REQUEST_ID] = request_id
         logs.REQUEST_ID.set(request_id)
-        added = [*_SECURITY_HEADERS]
+        added = [*SECURITY_HEADERS]
         if self._tells_id:
             added.append((b"x-request-id", request_id.encode()))
 
@@ -111,9 +126,10 @@ class Guard:
             await _NO_DEADLINE(scope, receive, send_with_headers)
             return
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        verdict = self._admit(path, found[0].decode("latin-1"), found[1].decode("latin-1"))
-        if isinstance(verdict, Response):
-            await verdict(scope, receive, send_with_headers)
+        verdict = self._admit(path, found[0], found[1])
+        if isinstance(verdict, _Refused):
+            self._on_refusal(verdict.reason)
+            await verdict.reply(scope, receive, send_with_headers)
             return
         state[CALLER], allowance = verdict
         state[CONNECTION] = getattr(receive, "__self__", None)
@@ -123,30 +139,34 @@ class Guard:
             if allowance is not None:
                 allowance.leave()
 
-    def _admit(
-        self, path: str, authorization: str, key: str
-    ) -> tuple[Caller | None, Allowance | None] | Response:
+    def admitted(self, path: str, headers: Mapping[bytes, bytes]) -> tuple[Admitted, dict[str, Any]] | None:
+        """For a request without ASGI, whose headers come once each: who asks, and the state that observers read; None
+        where it would be refused, which is neither told nor counted.
+        """
+        verdict = self._admit(path, headers.get(b"authorization", b""), headers.get(b"x-api-key", b""))
+        if isinstance(verdict, _Refused):
+            return None
+        request_id = self._request_id(headers.get(b"x-request-id", b""))
+        return verdict, {REQUEST_ID: request_id, CALLER: verdict.caller}
+
+    def _admit(self, path: str, authorization: bytes, key: bytes) -> Admitted | _Refused:
         needed = scope_of(path)
         if needed is None:
-            return None, None
-        caller = self._keys.identify(authorization, key)
+            return Admitted(None, None)
+        caller = self._keys.identify(authorization.decode("latin-1"), key.decode("latin-1"))
         if caller is None:
-            self._on_refusal("credential")
-            return _UNAUTHORISED
+            return _Refused("credential", _UNAUTHORISED)
         if needed not in caller.scopes:
-            self._on_refusal("scope")
-            return _refusal(
-                403, f"the key may not do this: it lacks the scope {needed}", f"a key with {needed}"
-            )
+            reason = f"the key may not do this: it lacks the scope {needed}"
+            return _Refused("scope", _refusal(403, reason, f"a key with {needed}"))
         if caller.limits is None:
-            return caller, None
+            return Admitted(caller, None)
         now_s = time.monotonic()
         allowance = self._throttle.of(caller.name, caller.limits, now_s)
         wait_s = allowance.enter(now_s)
         if wait_s > 0:
-            self._on_refusal("rate")
-            return _too_much(wait_s)
-        return caller, allowance
+            return _Refused("rate", _too_much(wait_s))
+        return Admitted(caller, allowance)
 
     def _request_id(self, given: bytes) -> str:
         if _REQUEST_ID.fullmatch(given):

@@ -14,7 +14,7 @@ from sentinode.errors import RequestError
 from sentinode.serving.protocol import Refusal
 
 HEADERS: Final = [(b"cache-control", b"no-store")]
-_JSON: Final = (b"content-type", b"application/json")
+JSON: Final = (b"content-type", b"application/json")
 Headers = Mapping[bytes, bytes]
 
 
@@ -117,7 +117,7 @@ async def send_json(
         {
             "type": "http.response.start",
             "status": status,
-            "headers": [_JSON, length, *HEADERS, *(headers or ())],
+            "headers": [JSON, length, *HEADERS, *(headers or ())],
         }
     )
     await send({"type": "http.response.body", "body": body})

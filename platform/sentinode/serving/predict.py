@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
@@ -24,7 +24,10 @@ from sentinode.serving.version import Version
 
 logger = logging.getLogger(__name__)
 
-Observer = Callable[[Scope, Version, Answer[Scored], list[str]], None]
+PREDICT: Final = "/v1/predict"
+State = Mapping[str, Any]
+"""Of a request: ``scope["state"]``."""
+Observer = Callable[[State, Version, Answer[Scored], list[str]], None]
 """Told of each answered request: who answered, the answer, the verdicts."""
 
 _FAULT: Final = RequestError(
@@ -80,6 +83,12 @@ class Predict:
             if not is_gone():
                 raise
             raise ClientGoneError from error
+        return answer, self.observed(scope["state"], model, version, job, answer)
+
+    def observed(
+        self, state: State, model: Model, version: Version, job: Job, answer: Answer[Scored]
+    ) -> list[str]:
+        """The verdicts of an answer, which is counted, compared and observed."""
         scored = answer.result
         verdicts = verdicts_of(model.words[version], scored)
         version.counts.answered(answer, verdicts)
@@ -88,8 +97,8 @@ class Predict:
         if model.shadow is not None:
             self._ask_shadow(model, version, job, scored)
         for observe in self._observers:
-            observe(scope, version, answer, verdicts)
-        return answer, verdicts
+            observe(state, version, answer, verdicts)
+        return verdicts
 
     def _ask_shadow(self, model: Model, version: Version, job: Job, scored: Scored) -> None:
         if model.shadow is None or model.shadow is version:

@@ -72,14 +72,21 @@ class JsonRefusals:
 
 async def refuse(status: int, headers: dict[bytes, bytes], send: Send, *, is_oip: bool = False) -> None:
     """Answer with our words for ``status`` (408, 500, 503); ``headers`` are Ray's, by their names in small letters."""
+    fresh, body = refusal(status, headers, is_oip=is_oip)
+    await send({"type": "http.response.start", "status": status, "headers": fresh})
+    await send({"type": "http.response.body", "body": body})
+
+
+def refusal(
+    status: int, headers: dict[bytes, bytes], *, is_oip: bool = False
+) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body of that answer."""
     reason, expected, remedy = _WORDS[status]
-    refusal = {"status": status, "reason": reason, "expected": expected, "remedy": remedy}
+    told = {"status": status, "reason": reason, "expected": expected, "remedy": remedy}
     error = {"error": f"{reason}; expected: {expected}; what to do: {remedy}"}
-    body = json.dumps(error if is_oip else refusal).encode()
+    body = json.dumps(error if is_oip else told).encode()
     kept = [(name, value) for name, value in headers.items() if name not in _REPLACED]
     if status == 503 and b"retry-after" not in headers:
         kept.append((b"retry-after", b"1"))
     described = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    fresh = [*kept, *described, (b"cache-control", b"no-store")]
-    await send({"type": "http.response.start", "status": status, "headers": fresh})
-    await send({"type": "http.response.body", "body": body})
+    return [*kept, *described, (b"cache-control", b"no-store")], body

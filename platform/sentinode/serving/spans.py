@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from opentelemetry import propagate
@@ -134,9 +134,11 @@ class Tracing:
 
         return marked
 
-    def answered(self, scope: Scope, version: Version, answer: Answer[Scored], _: list[str]) -> None:
+    def answered(
+        self, state: Mapping[str, Any], version: Version, answer: Answer[Scored], _: list[str]
+    ) -> None:
         """``version`` scored the request."""
-        trail: _Trail | None = scope["state"].get(_TRAIL)
+        trail: _Trail | None = state.get(_TRAIL)
         if trail is not None:
             trail.answer, trail.bundle = answer, version.bundle.digest
 

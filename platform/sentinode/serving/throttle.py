@@ -39,6 +39,11 @@ class Allowance:
         """A request that was admitted is over."""
         self._under_way -= 1
 
+    def undo(self) -> None:
+        """A request that was admitted shall count as never asked."""
+        self._under_way -= 1
+        self._tokens += 1.0
+
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way."""

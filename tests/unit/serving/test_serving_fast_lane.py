@@ -7,77 +7,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from ray.serve._private.utils import Semaphore
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from replica_parts import Around, StandIn, lane_to
+from starlette.types import Message
 
 from sentinode.serving.fast_lane import FastLane
-
-
-class Metrics:
-    def __init__(self) -> None:
-        self.ongoing = self.most = 0
-        self.requests: list[dict[str, Any]] = []
-        self.ingress: list[dict[str, Any]] = []
-
-    def inc_num_ongoing_requests(self, metadata: Any) -> None:
-        assert metadata.is_direct_ingress
-        self.ongoing += 1
-        self.most = max(self.most, self.ongoing)
-
-    def dec_num_ongoing_requests(self, metadata: Any) -> None:
-        self.ongoing -= 1
-
-    def record_request_metrics(self, **labels: Any) -> None:
-        self.requests.append(labels)
-
-    def record_ingress_request_metrics(self, **labels: Any) -> None:
-        self.ingress.append(labels)
-
-
-class StandIn:
-    """The few attributes of a Ray replica that the lane uses, over an endpoint that takes ``takes_s``."""
-
-    def __init__(self, takes_s: float = 0.0, places: int = 2, timeout_s: float | None = None) -> None:
-        self._metrics_manager = Metrics()
-        self._semaphore = Semaphore(lambda: places)
-        self._http_options = SimpleNamespace(request_timeout_s=timeout_s)
-        self._route_prefix = "/app"
-        self._deployment_id = SimpleNamespace(app_name="sentinode", name="predict")
-        self._user_callable_wrapper = SimpleNamespace(_run_user_code_in_separate_thread=False)
-        self._user_callable_asgi_app = self
-        self.args = SimpleNamespace(fast_lane=True)
-        self.takes_s = takes_s
-        self.rays_way = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["sentinode.request_id"] = "id-1"
-        await asyncio.sleep(self.takes_s)
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [(b"x-root", scope["root_path"].encode())],
-            }
-        )
-        await send({"type": "http.response.body", "body": b"{}"})
-
-    async def _direct_ingress_asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.rays_way += 1
-        await send({"type": "http.response.start", "status": 202, "headers": []})
-
-
-class Around:
-    """As Ray's own middleware is built."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
 
 
 async def ask(lane: FastLane, path: str = "/app/v1/predict", *headers: tuple[bytes, bytes]) -> list[Message]:
@@ -99,10 +34,6 @@ async def ask(lane: FastLane, path: str = "/app/v1/predict", *headers: tuple[byt
     }
     await lane(scope, receive, send)
     return sent
-
-
-def lane_to(replica: StandIn) -> FastLane:
-    return FastLane(Around(replica._direct_ingress_asgi))
 
 
 def test_prediction_is_answered_and_counted_as_ray_counts() -> None:
@@ -154,39 +85,6 @@ def test_deadline_that_passes_is_refused_in_json_and_gives_its_place_back() -> N
     counted = replica._metrics_manager
     assert ([one["is_error"] for one in counted.requests], counted.ongoing) == ([True, False], 0)
     assert not replica._semaphore.locked()
-
-
-class Connection:
-    """As uvicorn's object of a request: it writes the head of a reply, then the body."""
-
-    def __init__(self) -> None:
-        self.transport: Any = self
-        self.written: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
-
-    def is_closing(self) -> bool:
-        return False
-
-    async def send(self, message: Message) -> None:
-        self.transport.write(b"head " if message["type"] == "http.response.start" else message["body"])
-
-
-def test_reply_leaves_in_one_write() -> None:
-    async def run() -> Connection:
-        connection = Connection()
-        scope = {"type": "http", "method": "POST", "path": "/app/v1/predict", "headers": [], "state": {}}
-
-        async def receive() -> Message:
-            return {"type": "http.request", "body": b""}
-
-        await lane_to(StandIn())(scope, receive, connection.send)
-        connection.transport.write(b"more")
-        assert not connection.transport.is_closing()
-        return connection
-
-    assert asyncio.run(run()).written == [b"head {}", b"more"]
 
 
 def test_caller_that_is_cancelled_stays_cancelled() -> None:
