@@ -93,6 +93,8 @@ class _Front(asyncio.Protocol):
         assert begun is not None
         self._begun, self._data = None, b""
         if self._is_lost or self._transport.is_closing():
+            if not answer.cancelled():
+                answer.exception()  # else asyncio logs that nobody asked for it
             self._lane.end(begun, 499)
             return
         if self._lane.is_late(begun):
