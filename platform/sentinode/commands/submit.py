@@ -168,7 +168,7 @@ def _submit(client: JobSubmissionClient, config: SubmitCommand) -> str:
             raise ClusterError(
                 f"the cluster at {config.address} did not take the job: {_first_line(error)}",
                 "a new name and at most 100 MiB of files",
-                "see .rayignore for what to leave out",
+                "name what is to be left out in .gitignore or .rayignore",
             ) from error
 
 
