@@ -193,6 +193,16 @@ def test_entrypoints_are_commands_of_ours(overlay: str, job: str, capsys: pytest
     assert "s3://sentinode-data/" in capsys.readouterr().out
 
 
+def test_the_search_of_local_ends_in_time() -> None:
+    """On two CPUs the networks of its space take minutes an epoch: trials alone say nothing of when it is over."""
+    (tune,) = [
+        m for m in manifests.of_kind("overlays/local/jobs", "RayJob") if m["metadata"]["name"] == "tune"
+    ]
+    flags = shlex.split(tune["spec"]["entrypoint"])
+    assert float(flags[flags.index("--budget.hours") + 1]) <= 0.2
+    assert int(flags[flags.index("--search.epochs") + 1]) <= 3
+
+
 @pytest.mark.parametrize("overlay", manifests.OVERLAYS)
 def test_jobs_find_what_they_ask_for(overlay: str) -> None:
     """A search and a scoring refuse more workers than the cluster has when they start."""
