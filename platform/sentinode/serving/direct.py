@@ -20,7 +20,6 @@ from sentinode.serving.batching import Answer
 from sentinode.serving.catalogue import Fleet, Model
 from sentinode.serving.guard import REQUEST_ID, SECURITY_HEADERS, Guard
 from sentinode.serving.http_parts import HEADERS, JSON
-from sentinode.serving.limits import is_bounded_jpeg
 from sentinode.serving.metrics import Metrics
 from sentinode.serving.predict import PREDICT, Predict
 from sentinode.serving.predictor import Job, Scored, decoded_at_once
@@ -39,6 +38,8 @@ _HEADERS: Final = b"".join(b"%b: %b\r\n" % pair for pair in (JSON, *HEADERS, *SE
 class Begun:
     """A prediction under way."""
 
+    direct: Direct
+    """Who began it: Ray may put another endpoint in its place meanwhile."""
     answer: asyncio.Future[Answer[Scored]]
     model: Model
     version: Version
@@ -66,9 +67,7 @@ class Direct:
         None where that is not the usual one, or would be refused: as if it had never been asked.
         """
         began_s = time.perf_counter()
-        if len(body) > self._most_bytes or not is_bounded_jpeg(body):
-            return None
-        if SHAPE in headers or DEADLINE in headers:
+        if len(body) > self._most_bytes or SHAPE in headers or DEADLINE in headers:
             return None
         if headers.get(b"content-type", b"").startswith(b"multipart/"):
             return None
@@ -82,12 +81,14 @@ class Direct:
             version.batcher.check_room()
             flags = version.trust.gate.check_scale(headers.get(_SCALE, b"").decode("latin-1"))
             job = decoded_at_once(Job((body,), flags=flags))
-            answer = version.submit(job, is_gone)
+            answer = None if job.pixels_BHWC is None else version.submit(job, is_gone)
         except RequestError:
+            answer = None
+        if answer is None:
             if allowance is not None:
                 allowance.undo()
             return None
-        return Begun(answer, model, version, job, state, allowance, began_s)
+        return Begun(self, answer, model, version, job, state, allowance, began_s)
 
     def reply(self, begun: Begun, more_headers: bytes = b"") -> bytes:
         """The whole reply, once its answer is there; ``more_headers``: of the server, each with its line's end."""

@@ -125,11 +125,6 @@ class Lane:
             self._deadlines.begin(begun.answer)
         return begun
 
-    def reply(self, begun: Begun, more_headers: bytes) -> bytes:
-        """Of a prediction that was scored."""
-        reply: bytes = self._replica._user_callable_asgi_app.direct.reply(begun, more_headers)
-        return reply
-
     def is_late(self, begun: Begun) -> bool:
         """Whether it was cancelled because its time was over."""
         return self._deadlines.is_late(begun.answer)
@@ -137,11 +132,10 @@ class Lane:
     def end(self, begun: Begun, status: int | None) -> None:
         """It was answered with ``status``, or its client left (499), or (None) it has to go the long way after all."""
         self._deadlines.end(begun.answer)
-        direct = self._replica._user_callable_asgi_app.direct
         if status is None:
-            direct.undo(begun)
+            begun.direct.undo(begun)
         else:
-            direct.end(begun, status)
+            begun.direct.end(begun, status)
         self._leave(status, time.perf_counter() - begun.began_s)
 
     async def predict(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -116,7 +116,7 @@ class _Front(asyncio.Protocol):
             return None
         try:
             headers = [b"%b: %b\r\n" % pair for pair in self._server.server_state.default_headers]
-            return self._lane.reply(begun, b"".join(headers))
+            return begun.direct.reply(begun, b"".join(headers))
         except Exception:
             logger.exception("a prediction was scored and could not be answered")
             return None
