@@ -12,9 +12,10 @@ from pydantic import Field, model_validator
 
 from sentinode.bundle.registry import resolve
 from sentinode.config import Frozen
-from sentinode.distributed.cluster import ray_session
+from sentinode.distributed.cluster import ray_session, starts_here
 from sentinode.errors import ObjectNotFoundError
 from sentinode.serving.args import ServeArgs
+from sentinode.serving.auth import ApiKeys
 from sentinode.serving.ingress import limit_grpc_messages, refuse_in_json, use_haproxy
 from sentinode.serving.slides_args import SlidesArgs
 from sentinode.storage import StoreUrl, open_store
@@ -83,6 +84,9 @@ FLAGS = ServeCommand
 def run(config: ServeCommand) -> int:
     """Serve until SIGINT or SIGTERM."""
     args = config.args()
+    if starts_here(None):
+        # The replicas look again, at the same environment; but Ray takes a while to start.
+        ApiKeys.from_environment(loopback_only=config.ingress == "python" and config.grpc_port is None)
     over = threading.Event()
     _end_on_signals(over)
     refuse_in_json()

@@ -92,7 +92,7 @@ class ApiKeys:
             raise ConfigError(
                 "the endpoint can be reached from other machines and has no API keys",
                 f"{KEYS_VARIABLE} or {KEY_FILE_VARIABLE} in the environment of the Ray nodes, "
-                "or http_options.host 127.0.0.1 and no gRPC port (gRPC listens on all interfaces)",
+                "or http_options.host 127.0.0.1, no HAProxy and no gRPC port (both listen on all interfaces)",
                 "make a key with `sentinode keys`, and mount its file before Ray starts",
             )
         return cls(keys, records, tokens)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 from pydantic import ValidationError
 from serving_parts import make_parts
 
-from sentinode.commands.serve import ServeCommand
+from sentinode.commands.serve import ServeCommand, run
 from sentinode.errors import ConfigError, ObjectNotFoundError
 from sentinode.serving.args import ServeArgs
+from sentinode.serving.auth import JWT_VARIABLES, KEY_FILE_VARIABLE, KEYS_VARIABLE
 from sentinode.serving.local import LocalEndpoint
 from sentinode.storage import open_store
 
@@ -42,3 +45,16 @@ def test_slides_that_were_never_scored_are_no_slides_to_show(tmp_path: Path) -> 
 def test_corrections_want_slides() -> None:
     with pytest.raises(ValidationError, match="give --scores as well"):
         ServeCommand(registry="r", bundle="b", corrections="c")
+
+
+@pytest.mark.parametrize("open_to_others", [{"ingress": "haproxy"}, {"grpc_port": 0}])
+def test_missing_keys_are_told_before_ray_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_to_others: dict[str, Any]
+) -> None:
+    for name in (KEYS_VARIABLE, KEY_FILE_VARIABLE, *JWT_VARIABLES, "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    store, parts = open_store(str(tmp_path / "registry")), make_parts(tmp_path / "parts")
+    digest = parts.seal(store, parts.card)
+    with pytest.raises(ConfigError, match="has no API keys"):
+        run(ServeCommand(registry=store.url, bundle=digest, **open_to_others))
+    assert not ray.is_initialized()
