@@ -41,7 +41,9 @@ def plan(model: str = "seed-cnn", **changes: object) -> Recipe:
 
 
 def weights(state: TrainingState) -> torch.Tensor:
-    return torch.cat([value.flatten().double() for value in state.net.state_dict().values()])
+    """All numbers of the network and of its average in one row."""
+    nets = [net for net in (state.net, state.average) if net is not None]
+    return torch.cat([value.flatten().double() for net in nets for value in net.state_dict().values()])
 
 
 def _join(rank: int, folder: str) -> None:
@@ -57,9 +59,10 @@ def _train_rank(rank: int, folder: str, recipe: Recipe) -> None:
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_two_ranks_train_as_one_would(tmp_path: Path, model: str) -> None:
-    recipe = plan(model, mix={"mixup": 0.5, "cutmix": 0.5}, averaging={"kind": "ema"}, label_smoothing=0.1)
+@pytest.mark.parametrize(("model", "average"), [*((name, "ema") for name in MODELS), ("batch", "swa")])
+def test_two_ranks_train_as_one_would(tmp_path: Path, model: str, average: str) -> None:
+    averaging = {"kind": average, "swa_from": 0.0}
+    recipe = plan(model, mix={"mixup": 0.5, "cutmix": 0.5}, averaging=averaging, label_smoothing=0.1)
     multiprocessing.spawn(_train_rank, args=(str(tmp_path), recipe), nprocs=2)
     ranks = [torch.load(tmp_path / f"weights{rank}", weights_only=True) for rank in (0, 1)]
     assert torch.equal(ranks[0], ranks[1])

@@ -26,6 +26,8 @@ RECIPE_HELP = (
     f"What to train: {', '.join(RECIPES)}. Its settings are the defaults of the flags below, and its network decides "
     "which --model flags there are: --recipe NAME --help shows them."
 )
+TRAIN_SHARE = 0.9
+"""Of an epoch's time, the rest being validation: a guess until one has been measured."""
 SLOW_RATIO = 1.3
 """From here on a rank is said to fall behind."""
 
@@ -99,9 +101,12 @@ class TrainingTold:
     def __init__(self, epochs: int, progress: ProgressCallback) -> None:
         self._epochs = epochs
         self._progress = progress
+        self._train_share = TRAIN_SHARE
         progress("train", 0, epochs, "starting the workers")
 
     def epoch(self, record: EpochRecord) -> None:
+        if record.train_s + record.valid_s > 0:
+            self._train_share = record.train_s / (record.train_s + record.valid_s)
         log.info(
             "epoch %d of %d: loss %.4f, valid %.4f, AUROC %.4f, %.0f patches/s, waiting %.0f %%",
             record.epoch,
@@ -127,11 +132,12 @@ class TrainingTold:
 
     def progress(self, record: ProgressRecord) -> None:
         auroc = "" if record.valid_auroc is None else f", AUROC {record.valid_auroc:.3f}"
+        validating = "validating after " if record.step == record.steps else ""
         self._progress(
             "train",
-            record.epoch - 1 + record.step / record.steps,
+            record.epoch - 1 + self._train_share * record.step / record.steps,
             self._epochs,
-            f"step {record.step} of {record.steps}, loss {record.loss:.3f}{auroc}, "
+            f"{validating}step {record.step} of {record.steps}, loss {record.loss:.3f}{auroc}, "
             f"{record.patches_per_s:.0f} patches/s, waiting {100 * record.wait_fraction:.0f} %, "
             f"{record.world_size} workers",
         )

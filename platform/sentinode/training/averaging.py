@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sentinode.training.batch_norm import RankBatchNorm
 from sentinode.training.config import AveragingConfig, TrainConfig
 
 STATISTICS_BATCHES = 64
@@ -45,9 +46,10 @@ def update_swa(average: nn.Module, net: nn.Module, config: TrainConfig, epoch: i
 def refresh_statistics(average: nn.Module, batches: Iterable[Tensor]) -> None:
     """Take the batch statistics of averaged weights anew: those of their parts do not belong to them.
 
-    ``batches``: preprocessed float images_BCHW; without batch norms none is asked for.
+    ``batches``: preprocessed float images_BCHW; without batch norms none is asked for. Batch norms
+    that are joined over ranks take the batches of all of them.
     """
-    norms = [module for module in average.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for module in average.modules() if isinstance(module, (_BatchNorm, RankBatchNorm))]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]

@@ -72,10 +72,16 @@ class RankBatchNorm(nn.Module):
 
     def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> None:
         super().__init__()
-        self.eps, self.momentum = norm.eps, norm.momentum
+        self.eps, self.momentum = norm.eps, norm.momentum  # None: a plain mean over all batches
         self.weight, self.bias = norm.weight, norm.bias
         for name, value in norm.named_buffers():
             self.register_buffer(name, value)
+
+    def reset_running_stats(self) -> None:
+        """As torch's batch norms do."""
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+        self.num_batches_tracked.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

@@ -77,7 +77,7 @@ def open_feeds(
             seed=config.seed,
             shuffle=recipe.shuffle,
         ) as train,
-        open_split(Split.VALID, batch_size=VALID_BATCH * world_size, training=False) as valid,
+        open_split(Split.VALID, batch_size=_valid_batch(manifest, world_size), training=False) as valid,
     ):
         yield Feeds(
             train.epoch,
@@ -86,6 +86,16 @@ def open_feeds(
             manifest.splits[Split.TRAIN].class_counts,
             partial(read_keys, manifest.of_split(Split.TRAIN), cache),
         )
+
+
+def _valid_batch(manifest: Manifest, world_size: int) -> int:
+    """Patches of one validation step over all ranks: as few steps as VALID_BATCH allows, and hardly any padding.
+
+    Padding is scored like patches are: a small split in batches of the full size would take many times its work.
+    """
+    samples = sum(shard.samples for shard in manifest.of_split(Split.VALID))
+    steps = max(1, -(-samples // (VALID_BATCH * world_size)))
+    return max(1, -(-samples // (steps * world_size))) * world_size
 
 
 def check_steps(recipe: Recipe, manifest: Manifest) -> None:

@@ -46,7 +46,8 @@ class Keeper:
             self.save(state)
             if urgent:
                 self._writer.flush()
-        if time.monotonic() - self._told_s >= PROGRESS_EVERY_S:
+        # Validation, which may be long, tells nothing.
+        if state.partial.steps == steps or time.monotonic() - self._told_s >= PROGRESS_EVERY_S:
             self._told_s = time.monotonic()
             self._tell(state, steps, world_size)
 

@@ -53,6 +53,9 @@ class Learner:
             context.rank,
             context.world_size,
         )
+        if state.average is not None and context.world_size > 1:
+            # swa takes its batch statistics anew, and from the batches of all ranks as one rank would.
+            state.average = join_batch_norms(state.average, context.device)
         self._asked_s = time.monotonic()
 
     def epoch(self) -> EpochRecord:

@@ -64,9 +64,16 @@ def test_progress_counts_epochs_and_their_parts(
     onlooker.progress(
         ProgressRecord.model_validate(values | {"step": 9, "steps": 18, "epochs": 4, "loss": 0.5})
     )
-    fields = dict.fromkeys(EpochRecord.model_fields, 0)
+    fields = dict.fromkeys(EpochRecord.model_fields, 0) | {"train_s": 30, "valid_s": 10}
     onlooker.epoch(EpochRecord.model_validate(fields | values | {"slowest_rank": 1, "slowest_ratio": 1.5}))
-    assert [(done, total) for done, total, _ in told] == [(0, 4), (1.5, 4), (2, 4)]
+    onlooker.progress(
+        ProgressRecord.model_validate(
+            values | {"epoch": 4, "step": 18, "steps": 18, "epochs": 4, "loss": 0.5}
+        )
+    )
+    # Validation takes its time, and the last of it is no finished run.
+    assert [(done, total) for done, total, _ in told] == [(0, 4), (1.45, 4), (2, 4), (3.75, 4)]
+    assert "validating after step 18 of 18" in told[3][2]
     for figure in ("step 9 of 18", "loss 0.500", "AUROC 0.750", "900 patches/s", "waiting 3 %", "2 workers"):
         assert figure in told[1][2]
     figures, slow = capsys.readouterr().err.splitlines()
