@@ -47,7 +47,8 @@ class NoOnlooker:
 def watched(store: Store, onlooker: Onlooker) -> Iterator[None]:
     """Tell ``onlooker`` of what the run in ``store`` does within the ``with``; of former epochs nothing."""
     told = len(load_history(store))
-    seen: ProgressRecord | None = None
+    # What a killed process left there is no progress of this one: it would spoil the time to go.
+    seen = _progress(store)
 
     def tell_epochs() -> None:
         nonlocal told
@@ -57,10 +58,8 @@ def watched(store: Store, onlooker: Onlooker) -> Iterator[None]:
 
     def tell_progress() -> None:
         nonlocal seen
-        if store.stat(PROGRESS_KEY) is None:
-            return
-        record = ProgressRecord.model_validate_json(store.get(PROGRESS_KEY))
-        if record != seen and record.epoch == told + 1:
+        record = _progress(store)
+        if record is not None and record != seen and record.epoch == told + 1:
             seen = record
             onlooker.progress(record)
 
@@ -74,3 +73,14 @@ def watched(store: Store, onlooker: Onlooker) -> Iterator[None]:
     with repeating(follow, WATCH_S, "watch-run"):
         yield
     tell_epochs()
+
+
+def _progress(store: Store) -> ProgressRecord | None:
+    """What the run left last, None where it left nothing that can be read."""
+    try:
+        if store.stat(PROGRESS_KEY) is None:
+            return None
+        return ProgressRecord.model_validate_json(store.get(PROGRESS_KEY))
+    except (StoreError, ValidationError) as error:
+        log.debug("progress is not known for now: %s", error)
+        return None
