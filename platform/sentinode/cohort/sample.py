@@ -59,7 +59,7 @@ class SlideSample(Record):
 def sample_digest(slide: CohortSlide, annotation: bytes, config: SamplingConfig) -> str:
     """Names the outcome of ``sample_slide``: equal digests, equal candidates."""
     settings = config.model_dump(mode="json", exclude={"positive_share", "hard_share", "max_bad_slides"})
-    value = [2, slide.model_dump(mode="json"), hashlib.sha256(annotation).hexdigest(), settings]
+    value = [3, slide.model_dump(mode="json"), hashlib.sha256(annotation).hexdigest(), settings]
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
@@ -72,6 +72,7 @@ def sample_slide(store: Store, slide: CohortSlide, config: SamplingConfig) -> Sl
         check_resolution(opened)
         tissue = find_tissue(opened)
         tumour = read_tumour(store, slide.annotation) if slide.annotation else MultiPolygon()
+        check_outlines(tumour, opened)
         grid = Grid.over(opened, _generator(config.seed, slide.name))
         return grid.draw(slide, config, tissue.shape, tumour, tissue.record.flags)
 
@@ -81,6 +82,19 @@ def check_resolution(slide: Slide) -> None:
     if slide.um_px > COARSEST_UM_PX:
         raise SourceError(
             f"{slide.url} has {slide.um_px:.3g} um/px", f"at most {COARSEST_UM_PX}", "scan it at 10x or finer"
+        )
+
+
+def check_outlines(tumour: MultiPolygon, slide: Slide) -> None:
+    """Raises SourceError where an outline lies wholly beside the slide: it is another's, and tissue that it leaves
+    out would be taken for negative."""
+    width, height = slide.level_dimensions[0]
+    on_slide = shapely.intersects(list(tumour.geoms), shapely.box(0, 0, width, height))
+    if not on_slide.all():
+        raise SourceError(
+            f"{np.count_nonzero(~on_slide)} of {len(on_slide)} annotated outlines lie beside {slide.url}",
+            f"outlines in pixels of level 0, {width} x {height}",
+            "see whether the annotation is that of another slide, or in other units",
         )
 
 

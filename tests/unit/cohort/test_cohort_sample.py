@@ -13,7 +13,14 @@ from shapely import MultiPolygon, box
 
 from sentinode.cohort.choose import choose, even, shares
 from sentinode.cohort.folder import Cohort, CohortSlide, find_slides
-from sentinode.cohort.sample import Grid, SlideSample, read_tumour, sample_digest, sample_slide
+from sentinode.cohort.sample import (
+    Grid,
+    SlideSample,
+    check_outlines,
+    read_tumour,
+    sample_digest,
+    sample_slide,
+)
 from sentinode.cohort.source import SlideSource, parse_reference, reference
 from sentinode.cohort.synthetic.config import SlideContents
 from sentinode.cohort.synthetic.write import write_slide
@@ -285,3 +292,16 @@ def test_cells_of_a_real_lesion_cover_it(real_data: Path) -> None:
     assert columns.min() * cells.cell <= left <= columns.max() * cells.cell + 2 * cells.cell
     assert abs((rows.max() + 1) * cells.cell - bottom) < 2 * cells.cell
     assert abs(rows.min() * cells.cell - top) < 2 * cells.cell
+
+
+class _Sized:
+    url = "a.tif"
+    level_dimensions = ((100, 80),)
+
+
+def test_an_annotation_of_another_slide_is_refused() -> None:
+    over_the_edge = box(90, 70, 120, 90)
+    check_outlines(MultiPolygon([over_the_edge]), _Sized())  # type: ignore[arg-type]
+    check_outlines(MultiPolygon(), _Sized())  # type: ignore[arg-type]
+    with pytest.raises(SourceError, match="1 of 2 annotated outlines lie beside"):
+        check_outlines(MultiPolygon([over_the_edge, box(300, 0, 310, 9)]), _Sized())  # type: ignore[arg-type]
