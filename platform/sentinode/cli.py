@@ -52,7 +52,17 @@ log = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``sentinode``; ends the process with the step's exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _main(list(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError as error:
+        # Of a socket it has been told in other words by now: this is whoever read our output and left, as `head` does.
+        log.debug("nobody reads any more", exc_info=error)
+        # Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         _print_overview()
         sys.exit(0 if arguments else 2)

@@ -111,7 +111,7 @@ def test_two_runs_of_one_recipe_give_the_same_weights(bucket: str) -> None:
     assert files[0] == files[1]
 
 
-def test_a_killed_worker_costs_time_only(bucket: str) -> None:
+def test_a_killed_worker_costs_time_only(bucket: str, caplog: pytest.LogCaptureFixture) -> None:
     killed: list[int] = []
 
     def kill_once(record: EpochRecord) -> None:
@@ -130,6 +130,7 @@ def test_a_killed_worker_costs_time_only(bucket: str) -> None:
         files.append(store.get("weights/best.safetensors"))
     assert killed
     assert files[0] == files[1]
+    assert [message for message in caplog.messages if message.startswith("lost the worker of rank")]
 
 
 def test_divergence_ends_with_the_typed_error_at_once(bucket: str) -> None:

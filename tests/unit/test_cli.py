@@ -32,6 +32,17 @@ def test_the_module_is_the_command() -> None:
     assert shown.stdout.strip() == __version__
 
 
+def test_a_reader_that_leaves_gets_no_traceback() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "sentinode", "keys", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
 def test_without_a_command_the_overview_is_an_error() -> None:
     assert run() == 2
 

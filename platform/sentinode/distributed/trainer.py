@@ -21,6 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from sentinode.config import Record
 from sentinode.data.manifest import load_manifest
 from sentinode.distributed.cluster import started_here
+from sentinode.distributed.lost_workers import NotesLostWorkers
 from sentinode.distributed.patience import ELASTIC_START_RETRIES, ray_train_settings
 from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.stop_signals import interruptible
@@ -141,6 +142,7 @@ def _fit(experiment: Experiment, scaling: ScalingSettings, part: SearchPart | No
         run_config=ray_train.RunConfig(
             name=f"{experiment.name}-{uuid.uuid4().hex[:8]}",
             storage_path=folder,
+            callbacks=[NotesLostWorkers(experiment.run)],
             failure_config=ray_train.FailureConfig(
                 max_failures=RESTARTS, controller_failure_limit=ELASTIC_START_RETRIES if elastic else RESTARTS
             ),

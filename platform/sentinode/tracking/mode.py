@@ -31,7 +31,7 @@ def check_tracking() -> str:
     if mode in NOWHERE:
         return "nothing is tracked"
     if mode in OFFLINE:
-        return "offline, to be sent later by wandb sync"
+        return "offline, to be sent later: wandb sync <run>/wandb/offline-run-*"
     server = os.environ.get("WANDB_BASE_URL") or PUBLIC
     if mode not in ONLINE:
         raise ConfigError(
