@@ -14,7 +14,7 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 export const percent = (probability) =>
-  probability > 0.999 && probability < 1 ? "> 99.9 %"
+  probability > 0.999 ? "> 99.9 %"
     : probability < 0.001 && probability > 0 ? "< 0.1 %"
       : `${(100 * probability).toFixed(1)} %`;
 

@@ -125,7 +125,10 @@ def _not_fitted_on(
 def describe_slides(report: ScoredSlidesReport) -> list[str]:
     """The headline in plain lines."""
     lines = [report.summary]
-    lines += [f"{row.size.value}: {row.found.count} of {row.found.of} lesions found" for row in report.sizes]
+    lines += [
+        f"{row.size.value}: {row.found.count} of {row.found.of} lesions found, at any confidence"
+        for row in report.sizes
+    ]
     if report.stages is not None:
         lines.append(f"stages of {report.stages.patients} patients: quadratic kappa {report.stages.kappa}")
     return [*lines, *(f"careful: {caution}" for caution in report.cautions)]

@@ -134,7 +134,7 @@ def _words(
         return "No guarantee was asked for: the sensitivity is that of the validation patches."
     if promised == "none":
         why = "no number of them shows it" if needed is None else f"at least {needed} are needed"
-        return f"No guarantee: of {units} validation has {n}, and {why} for a sensitivity of {sensitivity:g}."
+        return f"No guarantee: the {units} of validation number {n}, and {why} for a sensitivity of {sensitivity:g}."
     of = "a new slide's tumour patches" if unit == "slide" else "new tumour patches"
     sure = (
         "on average over such draws of validation and new data"

@@ -214,8 +214,8 @@ def _words(promise: Guarantee, asked: GuaranteeKind, by_patient: bool) -> str:
         needed = promise.units_needed
         why = "no number of them shows it" if needed is None else f"at least {needed} are needed"
         return (
-            f"No guarantee: of {units} {promise.units} chose the threshold, and {why} for a sensitivity of "
-            f"{promise.sensitivity:g} over slides."
+            f"No guarantee: the {units} that chose the threshold number {promise.units}, and {why} for a "
+            f"sensitivity of {promise.sensitivity:g} over slides."
         )
     of = "a new patient's tumour slides" if by_patient else "new tumour slides"
     sure = (
