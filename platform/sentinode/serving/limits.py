@@ -49,7 +49,12 @@ def sniff(body: bytes) -> ImageFormat:
         return ImageFormat.PNG
     if body.startswith((b"II*\x00", b"MM\x00*")):
         return ImageFormat.TIFF
-    raise RequestError("the request body is in no supported format", _FORMATS, status=415)
+    raise RequestError(
+        f"the request body is in no supported format: it begins with {body[:8]!a}",
+        _FORMATS,
+        "send the file as it is, e.g. curl --data-binary @patch.png",
+        status=415,
+    )
 
 
 def check_jpeg_header(body: bytes) -> None:

@@ -84,7 +84,7 @@ RGBA = np.dstack([PATCH, GREY])
         (b"hello", 415, "no supported format"),
         (b"{}", 415, "no supported format"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "no supported format"),
-        (encode(PATCH, "GIF"), 415, "no supported format"),
+        (encode(PATCH, "GIF"), 415, "no supported format: it begins with b'GIF8"),
         (encode(PATCH, "BMP"), 415, "no supported format"),
         (encode(PATCH, "WEBP"), 415, "no supported format"),
         (encode(PATCH, "TIFF", big_tiff=True), 415, "no supported format"),
