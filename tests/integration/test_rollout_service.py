@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +77,27 @@ def test_somebody_who_writes_between_reading_and_writing_is_a_conflict(
     assert "was changed by somebody else" in capsys.readouterr().err
     assert stage.bundle == stage.old
     assert RECORD not in stage.service["metadata"].get("annotations", {})
+
+
+def test_what_was_done_just_before_may_settle(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after a rollback, while Ray Serve still says DEPLOYING."""
+    healthy = stage.service
+    busy = copy.deepcopy(healthy)
+    for application in busy["status"]["activeServiceStatus"]["applicationStatuses"].values():
+        application["status"] = "DEPLOYING"
+    stage.api.put(KEY, busy, status_only=True)
+    assert stage.start("--bundle", stage.new, "--patience.operator-s", "1") == 1
+    assert "not healthy before the rollout: application sentinode is DEPLOYING" in capsys.readouterr().err
+    assert not stage.outcomes, "nothing was begun"
+
+    def settle() -> None:
+        stage.api.put(KEY, {**stage.service, "status": healthy["status"]}, status_only=True)
+
+    settled = threading.Timer(1.5, settle)
+    settled.start()
+    assert stage.start("--bundle", stage.new) == 0
+    settled.join()
+    assert stage.bundle == stage.new
 
 
 def test_what_cannot_be_deployed_is_taken_back(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,9 +75,8 @@ def decide(status: ServiceStatus, moment: Moment, patience: Patience) -> Decisio
     return decision
 
 
-def check_healthy(status: ServiceStatus, moment: Moment, patience: Patience) -> None:
+def check_healthy(decision: Decision) -> None:
     """Raises RolloutError where a rollout should not begin."""
-    decision = decide(status, moment, patience)
     if not isinstance(decision, Promote):
         raise RolloutError(
             f"the RayService is not healthy before the rollout: {decision.reason}",

@@ -20,7 +20,16 @@ from numpy.typing import NDArray
 from sentinode.errors import ConfigError, RolloutError
 from sentinode.rollout.change import change
 from sentinode.rollout.cluster import RAY_SERVICE, Cluster, Object
-from sentinode.rollout.decide import Decision, Moment, Promote, RollBack, check_healthy, decide, is_unhealthy
+from sentinode.rollout.decide import (
+    Decision,
+    Moment,
+    Promote,
+    RollBack,
+    Wait,
+    check_healthy,
+    decide,
+    is_unhealthy,
+)
 from sentinode.rollout.gateway import Gateway, GatewayError, check_golden
 from sentinode.rollout.incremental import check_gateway
 from sentinode.rollout.lease import HeldLease
@@ -112,14 +121,16 @@ class Rollout:
         return self._lease
 
     def _begin(self, service: Object, wish: Wish) -> RolloutRecord | None:
-        before, steps = present(service["spec"]), plan(service["spec"], wish, self._settings.pace)
+        steps = plan(service["spec"], wish, self._settings.pace)
+        if any(step.new_cluster for step in steps):
+            check_gateway(self._cluster, service)
+        if steps:
+            service = self._healthy(service)
+            steps = plan(service["spec"], wish, self._settings.pace)
         if not steps:
             log.info("nothing to do: all is as wished")
             return None
-        if any(step.new_cluster for step in steps):
-            check_gateway(self._cluster, service)
         status = ServiceStatus.of(service)
-        check_healthy(status, Moment(service["metadata"]["generation"]), self._settings.patience)
         for digest in {step.bundle for step in steps}:
             self._golden(digest)
         record = RolloutRecord(
@@ -127,13 +138,31 @@ class Rollout:
             by=self._settings.by,
             started_at=datetime.now(UTC),
             wish=wish,
-            before=before,
+            before=present(service["spec"]),
             steps=steps,
             leaves=status.active.ray_cluster_name if steps[0].new_cluster else None,
         )
         log.info("rollout %s: %s", record.id, ", ".join(step.name for step in steps))
         self._write(service, record)
         return record
+
+    def _healthy(self, service: Object) -> Object:
+        """The RayService as soon as it is healthy: what was done just before, a rollback say, may still settle.
+
+        Raises RolloutError where it is broken, or not healthy after ``patience.operator_s``.
+        """
+        patience, started_s, said = self._settings.patience, time.monotonic(), ""
+        while True:
+            status, moment = ServiceStatus.of(service), Moment(service["metadata"]["generation"])
+            decision = decide(status, moment, patience)
+            if not isinstance(decision, Wait) or time.monotonic() - started_s > patience.operator_s:
+                check_healthy(decision)
+                return service
+            if decision.reason != said:
+                said = decision.reason
+                log.info("waiting for a healthy RayService: %s", said)
+            self._cluster.wait_for_change(RAY_SERVICE, service, _GLANCE_S)
+            service = self._cluster.read(RAY_SERVICE, self._name)
 
     def _forward(self, record: RolloutRecord) -> RolloutRecord:
         while True:
