@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from sentinode.config import Frozen
-from sentinode.errors import RolloutError
 from sentinode.rollout.status import ApplicationStatus, ClusterStatus, ServiceStatus
 
 
@@ -73,16 +72,6 @@ def decide(status: ServiceStatus, moment: Moment, patience: Patience) -> Decisio
     if isinstance(decision, Wait) and moment.waited_s > patience.step_s:
         return RollBack(f"not in force after {patience.step_s:g} s: {decision.reason}")
     return decision
-
-
-def check_healthy(decision: Decision) -> None:
-    """Raises RolloutError where a rollout should not begin."""
-    if not isinstance(decision, Promote):
-        raise RolloutError(
-            f"the RayService is not healthy before the rollout: {decision.reason}",
-            "all applications RUNNING and no upgrade under way",
-            "mend it first; docs/rollout.md names the usual causes",
-        )
 
 
 def _look(status: ServiceStatus, moment: Moment, patience: Patience) -> Decision:

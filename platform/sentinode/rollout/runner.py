@@ -20,17 +20,9 @@ from numpy.typing import NDArray
 from sentinode.errors import ConfigError, RolloutError
 from sentinode.rollout.change import change
 from sentinode.rollout.cluster import RAY_SERVICE, Cluster, Object
-from sentinode.rollout.decide import (
-    Decision,
-    Moment,
-    Promote,
-    RollBack,
-    Wait,
-    check_healthy,
-    decide,
-    is_unhealthy,
-)
+from sentinode.rollout.decide import Decision, Moment, Promote, RollBack, decide, is_unhealthy
 from sentinode.rollout.gateway import Gateway, GatewayError, check_golden
+from sentinode.rollout.healthy import GLANCE_S, healthy
 from sentinode.rollout.incremental import check_gateway
 from sentinode.rollout.lease import HeldLease
 from sentinode.rollout.outcome import (
@@ -48,7 +40,6 @@ from sentinode.rollout.status import ServiceStatus
 from sentinode.rollout.watch import Settings, watch
 
 log = logging.getLogger(__name__)
-_GLANCE_S: Final = 5.0
 _SCRAPE_S: Final = 1.0
 
 Golden = tuple[NDArray[np.uint8], NDArray[np.float64]]
@@ -125,7 +116,7 @@ class Rollout:
         if any(step.new_cluster for step in steps):
             check_gateway(self._cluster, service)
         if steps:
-            service = self._healthy(service)
+            service = healthy(self._cluster, service, self._settings.patience)
             steps = plan(service["spec"], wish, self._settings.pace)
         if not steps:
             log.info("nothing to do: all is as wished")
@@ -145,24 +136,6 @@ class Rollout:
         log.info("rollout %s: %s", record.id, ", ".join(step.name for step in steps))
         self._write(service, record)
         return record
-
-    def _healthy(self, service: Object) -> Object:
-        """The RayService as soon as it is healthy: what was done just before, a rollback say, may still settle.
-
-        Raises RolloutError where it is broken, or not healthy after ``patience.operator_s``.
-        """
-        patience, started_s, said = self._settings.patience, time.monotonic(), ""
-        while True:
-            status, moment = ServiceStatus.of(service), Moment(service["metadata"]["generation"])
-            decision = decide(status, moment, patience)
-            if not isinstance(decision, Wait) or time.monotonic() - started_s > patience.operator_s:
-                check_healthy(decision)
-                return service
-            if decision.reason != said:
-                said = decision.reason
-                log.info("waiting for a healthy RayService: %s", said)
-            self._cluster.wait_for_change(RAY_SERVICE, service, _GLANCE_S)
-            service = self._cluster.read(RAY_SERVICE, self._name)
 
     def _forward(self, record: RolloutRecord) -> RolloutRecord:
         while True:
@@ -235,7 +208,7 @@ class Rollout:
             if decision.reason != said:
                 said = decision.reason
                 log.info("%s: %s", record.current.name, said)
-            self._cluster.wait_for_change(RAY_SERVICE, service, _GLANCE_S)
+            self._cluster.wait_for_change(RAY_SERVICE, service, GLANCE_S)
 
     def _turn_back(self, record: RolloutRecord, reason: str, over: Object | None = None) -> RolloutRecord:
         log.warning("rolling back: %s", reason)
