@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
@@ -54,12 +55,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``sentinode``; ends the process with the step's exit code."""
     try:
         _main(list(sys.argv[1:] if argv is None else argv))
-    except BrokenPipeError as error:
-        # Of a socket it has been told in other words by now: this is whoever read our output and left, as `head` does.
-        log.debug("nobody reads any more", exc_info=error)
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
         # Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _reader_left() -> bool:
+    """Whether nobody reads our output any more, as when `head` has seen enough."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 def _main(arguments: list[str]) -> None:

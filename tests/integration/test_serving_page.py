@@ -128,6 +128,14 @@ def test_patches_get_verdicts_flags_and_reasons(open_page: Page, files: list[Pat
     assert open_page.locator("main b:not(.meter b)").count() == 0, "a file's name is text, not markup"
 
 
+def test_a_probability_of_one_reads_as_its_neighbours_do(open_page: Page) -> None:
+    shown = open_page.evaluate(
+        """async () => { const { percent } = await import(new URL("viewer/dom.js", document.baseURI));
+        return [1, 0.9995, 0.999, 0.5, 0.0005].map(percent); }"""
+    )
+    assert shown == ["> 99.9 %", "> 99.9 %", "99.9 %", "50.0 %", "< 0.1 %"]
+
+
 def test_dropped_files_are_scored_and_ordered(open_page: Page, files: list[Path]) -> None:
     dropped = [[f.name, f.read_bytes().hex()] for f in files if f.name in ("blank.png", "one.png", "two.jpg")]
     open_page.evaluate(

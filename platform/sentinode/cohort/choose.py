@@ -38,7 +38,7 @@ def choose(
     if len(faults) > config.max_bad_slides:
         lines = "".join(f"\n    {slide}: {fault}" for slide, fault in faults[:50])
         raise SourceError(
-            f"{len(faults)} slides cannot be used:{lines}",
+            f"{len(faults)} of {len(samples)} slides cannot be used:{lines}",
             f"at most {config.max_bad_slides} (--slides.max-bad-slides)",
             f"mend or remove them, or leave them out with --slides.max-bad-slides {len(faults)}",
         )

@@ -29,7 +29,7 @@ from sentinode.data.ingest.scan import CHUNK_PATCHES, ScanRecord, scan_chunk
 from sentinode.data.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from sentinode.data.sources import Listing, Source, SourceItem
 from sentinode.distributed.cluster import ray_session
-from sentinode.distributed.slide_samples import sample_slides
+from sentinode.distributed.slide_samples import list_slides, sample_slides
 from sentinode.distributed.tasks import Progress, finished, run_tasks
 from sentinode.errors import ConfigError, SourceError
 from sentinode.schema import PATCH_BYTES, PATCH_PX
@@ -60,8 +60,9 @@ def ingest(config: IngestConfig, progress: Progress) -> Manifest:
             source, listing = corrected_patches(config)
         elif config.kind == SLIDES:
             # Only by opening each slide is it known what patches there are.
+            cohort = list_slides(config, progress)
             stack.enter_context(ray_session())
-            source, listing = sample_slides(config, store, progress)
+            source, listing = sample_slides(config, cohort, store, progress)
         else:
             source = config.open_source()
             progress("list", 0, 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.train import UserCallback
 
-from sentinode.config import Frozen
+from sentinode.config import Record
 from sentinode.errors import SentinodeError
 from sentinode.storage import open_store
 
@@ -18,7 +18,7 @@ LONGEST_REASON = 300
 log = logging.getLogger(__name__)
 
 
-class LostRecord(Frozen):
+class LostRecord(Record):
     """``lost-workers.json``: when a run last lost workers, for whoever looks on."""
 
     time: datetime

@@ -116,6 +116,7 @@ class Rollout:
         if any(step.new_cluster for step in steps):
             check_gateway(self._cluster, service)
         if steps:
+            # Somebody may have changed it meanwhile, by hand: what is written is planned from what was read last.
             service = healthy(self._cluster, service, self._settings.patience)
             steps = plan(service["spec"], wish, self._settings.pace)
         if not steps:

@@ -179,8 +179,8 @@ def _mpp(url: str, pixels: Pixels, given: float | None) -> tuple[float, float]:
             _LOG.warning("%s: %s um/px, as given, in place of %s x %s in its metadata", url, given, *raw)
         return given, given
     remedy = (
-        "give the micrometres per pixel at level 0 by hand (--mpp-um-px, with --include for this slide alone; "
-        "40x: about 0.25, 20x: about 0.5), never by guess"
+        "give the micrometres per pixel at level 0 by hand (score: --mpp-um-px, with --include for this slide alone; "
+        "ingest: --slides.um-px; 40x: about 0.25, 20x: about 0.5), never by guess"
     )
     if None in raw:
         raise SourceError(f"{url} does not say how large its pixels are", "micrometres per pixel", remedy)

@@ -63,7 +63,13 @@ def test_the_threshold_is_the_highest_that_keeps_the_promise(seed: int, kind: st
 @pytest.mark.parametrize(
     ("kind", "sensitivity", "patches", "needed", "word"),
     [
-        ("expectation", 0.99, 98, 99, "at least 99 are needed"),
+        (
+            "expectation",
+            0.99,
+            98,
+            99,
+            "the tumour patches of validation number 98, and at least 99 are needed",
+        ),
         ("confidence", 0.99, 298, 299, "at least 299 are needed"),
         ("expectation", 1.0, 5000, None, "no number of them"),
         ("none", 0.9, 5000, None, "No guarantee was asked for"),

@@ -10,6 +10,7 @@ from shapely import MultiPolygon, box
 
 from sentinode.commands.evaluate import EvaluateCommand
 from sentinode.commands.evaluate import run as evaluate
+from sentinode.commands.evaluate_slides import describe_slides
 from sentinode.errors import ConfigError, EvaluationError, ObjectNotFoundError, SourceError
 from sentinode.evaluation.cells_table import cells_table
 from sentinode.evaluation.detections import Detections
@@ -94,6 +95,10 @@ def test_lesions_are_found_or_not() -> None:
     assert found.froc.score.value == pytest.approx(0.5)
 
 
+def test_the_log_says_that_lesions_count_as_found_at_any_confidence() -> None:
+    assert "macro: 1 of 2 lesions found, at any confidence" in describe_slides(report())
+
+
 def test_classes_are_tabled() -> None:
     table = np.array(report().classes)
     names = list(NodeClass)
@@ -137,6 +142,10 @@ def test_the_page_shows_every_part_and_stands_alone() -> None:
         "<svg",
     ):
         assert part in text
+    assert "<p>2 slides with tumour, " in text
+    one = report().model_copy(update={"slides": report().slides.model_copy(update={"positives": 1})})
+    text = render_scored_slides(one, scores, labels, "x", {})
+    assert "<p>1 slide with tumour, " in text
     bare = report(rule=None).model_copy(update={"froc": None, "sizes": ()})
     text = render_scored_slides(bare, scores, labels, "x", {})
     assert "No FROC" in text

@@ -65,7 +65,7 @@ def test_too_few_tumour_slides_promise_nothing_and_say_how_many_would() -> None:
         scores, {"a": True, "b": True, "c": False}, {s: s for s in scores}, ScreeningConfig()
     )
     assert chosen.guarantee.kind == "none"
-    assert "at least 19 are needed" in chosen.promise
+    assert "the tumour slides that chose the threshold number 2, and at least 19 are needed" in chosen.promise
     assert chosen.threshold == pytest.approx(0.35)
     assert (chosen.kept, chosen.tumour, chosen.set_aside, chosen.negative) == (2, 2, 1, 1)
 
