@@ -24,6 +24,7 @@ from sentinode.logs import configure_logging
 COMMANDS: Final = {
     "synthesize": "synthetic whole slides with metastases of known size, annotations and labels",
     "ingest": "a folder of labelled patches -> shards and a manifest",
+    "join": "several data sets -> one, checked for leaks between them",
     "verify": "re-read a data set and name each fault",
     "audit": "what stands on both sides of a split: duplicates, slides, patients",
     "train": "a manifest -> a trained detector (Ray Train DDP)",

@@ -127,14 +127,18 @@ def audit(
 
 def refuse_leaks(manifest_url: str) -> None:
     """Raises LeakError where a key, slide or patient of a data set stands in more than one of its splits."""
-    report = audit([manifest_url], near_duplicates=False)
+    check_leaks(audit([manifest_url], near_duplicates=False))
+
+
+def check_leaks(report: AuditReport, remedy: str = "") -> None:
+    """Raises LeakError where the report has a leak that is certain; ``remedy``: what to do, if not to ingest again."""
     if report.exact_leaks:
         worst = max(report.exact_leaks, key=lambda overlap: overlap.count)
         sides = f"{report.parts[worst.first].name} and {report.parts[worst.second].name}"
         raise LeakError(
             f"{worst.count} times {worst.kind}: {sides} share {', '.join(worst.examples[:3])}",
             "splits that share no patch, slide or patient",
-            "ingest the data set again (duplicates are dropped then), or allow the leak explicitly",
+            remedy or "ingest the data set again (duplicates are dropped then), or allow the leak explicitly",
         )
 
 

@@ -79,7 +79,7 @@ class Manifest(Record):
 
     dataset: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     source: str
-    """Layout it was read from: kaggle, pcam-h5, wilds, folder, synthetic."""
+    """Layout it was read from: kaggle, pcam-h5, wilds, folder, slides, synthetic; or joined."""
     patch_px: int = PATCH_PX
     mpp_um_px: float = PATCH_MPP_UM_PX
     class_names: tuple[str, str] = CLASS_NAMES

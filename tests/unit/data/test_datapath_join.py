@@ -1,0 +1,99 @@
+"""Joined data sets: what goes together stays as it was, and what would flatter a model is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from audit_parts import plain, write
+
+from sentinode.data.cache import ShardCache
+from sentinode.data.columns import read_columns
+from sentinode.data.join import UNCHECKED, join
+from sentinode.data.manifest import MANIFEST_NAME, Manifest, ShardRecord, load_manifest
+from sentinode.errors import ConfigError, LabelConflictError, LeakError, ObjectNotFoundError
+from sentinode.schema import Split
+from sentinode.storage import open_store
+
+
+def base(folder: Path) -> str:
+    train = plain(range(20), slide="a") + plain(range(20, 30), 1, slide="b")
+    return write(folder, "base", {Split.TRAIN: train, Split.VALID: plain(range(30, 40), slide="c")})
+
+
+def joined(folder: Path, *urls: str) -> Manifest:
+    return join(urls, "both", str(folder / "both"), lambda done, total: None)
+
+
+def test_each_patch_stays_in_its_split_and_slides_are_counted_once(tmp_path: Path) -> None:
+    more = write(tmp_path, "more", {Split.TRAIN: plain(range(50, 57), 1, slide="a")})
+    made = joined(tmp_path, base(tmp_path), more)
+    read, store = load_manifest(str(tmp_path / "both"))
+    assert read == made
+    train, valid = made.splits[Split.TRAIN], made.splits[Split.VALID]
+    assert (train.samples, train.slides) == (37, 2)
+    assert (valid.samples, valid.slides) == (10, 1)
+    columns = read_columns(made, store, Split.TRAIN)
+    assert len(set(columns.keys)) == 37
+    assert sum(columns.labels == 1) == 17
+    assert store.stat(UNCHECKED) is None
+    assert made.warnings[0].startswith("joined of base (")
+
+
+def test_again_it_is_left_and_killed_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = (base(tmp_path), write(tmp_path, "more", {Split.TRAIN: plain(range(50, 57))}))
+    leases: list[str] = []
+    lease = ShardCache.lease
+
+    def counted(cache: ShardCache, record: ShardRecord) -> object:
+        if cache.store.url != str(tmp_path / "both"):
+            leases.append(record.name)
+        return lease(cache, record)
+
+    monkeypatch.setattr(ShardCache, "lease", counted)
+    with pytest.raises(KeyboardInterrupt):
+        join(urls, "both", str(tmp_path / "both"), _interrupt)
+    assert not (tmp_path / "both" / MANIFEST_NAME).exists()
+    first = joined(tmp_path, *urls)
+    assert len(leases) == len(set(leases)) == 3, "each shard was copied once"
+    assert joined(tmp_path, *urls) == first
+    assert len(leases) == 3
+    with pytest.raises(ConfigError, match="made of something else"):
+        joined(tmp_path, *reversed(urls))
+
+
+def _interrupt(done: int, total: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_stands_in_two_splits_is_refused_and_no_data_set_is_left(tmp_path: Path) -> None:
+    clean = base(tmp_path)
+    for name, samples in (
+        ("patch", plain(range(30, 31), slide="z")),
+        ("slide", plain(range(60, 63), slide="c")),
+    ):
+        other = write(tmp_path, name, {Split.TRAIN: samples})
+        with pytest.raises(LeakError, match="both/train and both/valid share"):
+            joined(tmp_path, clean, other)
+        with pytest.raises(ObjectNotFoundError):
+            load_manifest(str(tmp_path / "both"))
+        assert list(open_store(str(tmp_path / "both")).list()) == []
+
+
+def test_a_patch_with_two_labels_is_refused(tmp_path: Path) -> None:
+    other = write(tmp_path, "other", {Split.TRAIN: plain(range(2), 1, slide="a")})
+    with pytest.raises(LabelConflictError, match="2 patches have two labels"):
+        joined(tmp_path, base(tmp_path), other)
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+    clean = base(tmp_path)
+    with pytest.raises(ConfigError, match="two of the data sets have a shard"):
+        joined(tmp_path, clean, clean)
+    other = write(tmp_path, "other", {Split.TRAIN: plain(range(80, 82))})
+    manifest, store = load_manifest(other)
+    store.put(MANIFEST_NAME, manifest.model_copy(update={"mpp_um_px": 0.5}).to_json())
+    with pytest.raises(ConfigError, match=r"mpp_um_px is 0.972 in base and 0.5 in other"):
+        joined(tmp_path, clean, other)
+    with pytest.raises(ConfigError, match="nothing to join"):
+        joined(tmp_path, clean)
