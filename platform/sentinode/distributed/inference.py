@@ -114,7 +114,8 @@ def score(detector: Detector, manifest: Manifest, store: Store, split: Split) ->
     with loader:
         for batch in loader.epoch():
             with torch.inference_mode():
-                logits.append(detector(batch.images_BHWC)[batch.mask_B].numpy())
+                # Without its padding, which would be scored like patches.
+                logits.append(detector(batch.images_BHWC[batch.mask_B]).numpy())
     return np.concatenate(logits)
 
 

@@ -26,8 +26,6 @@ LABEL_HEIGHT = 0.12
 """Height of a label below its dot, in units of the workload curve's axis."""
 NEAR = 0.03
 """Sensitivities so close to 1 that labels above both dots would meet."""
-LEGEND_CORNERS = ((0.55, 0.05), (0.55, 0.8), (0.04, 0.05), (0.04, 0.8))
-"""Where the legend of training curves may stand."""
 
 SPLIT_NAMES = {"valid": "validation", "test": "test"}
 
@@ -170,10 +168,7 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> list[str]:
             chart.line([x for x, _ in values], [y for _, y in values], css, _words(key))
             for x, y in values if len(values) <= MARKED_EPOCHS else ():
                 chart.marker(x, y, f"point {css}", radius_px=3.2)
-        along = np.linspace(min(epochs), max(epochs), 50)
-        lines = [np.interp(along, [x for x, _ in v], [y for _, y in v]) for v in series.values()]
-        corner = chart.free_corner(np.tile(along, len(lines)), np.concatenate(lines), LEGEND_CORNERS)
-        charts.append(chart.render(legend_at=corner))
+        charts.append(chart.render(legend_at=(0.55, 0.05)))
     return charts
 
 

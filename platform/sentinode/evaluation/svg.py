@@ -17,7 +17,9 @@ LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 68, 24, 14, 50
 LETTER_PX = 7.8
 """Of a label, on average."""
 CORNERS = ((0.04, 0.92), (0.75, 0.92), (0.75, 0.04), (0.04, 0.04))
-"""Where a short legend may stand."""
+"""Where a legend may stand besides its own place: its corner as shares of width and height."""
+CLEAR_PX, STEP_PX = 6.0, 4.0
+"""How far a legend keeps from what is drawn, which is looked at in steps."""
 
 Side = Literal["right", "above-right", "below-right", "below-left", "above-left", "below"]
 """Where a marker's label stands."""
@@ -99,10 +101,15 @@ class Chart:
         self.width_px, self.height_px = width_px, height_px
         self._shapes: list[str] = []
         self._legend: list[tuple[str, str]] = []
+        self._drawn: list[np.ndarray] = []
+        """Points [N, 2] in pixels on what was drawn, areas and whiskers apart: where no legend should stand."""
 
     def line(self, x: ArrayLike, y: ArrayLike, css: str, legend: str | None = None) -> None:
         """A polyline; points closer than a tenth of a pixel are merged."""
-        self._shapes.append(f'<polyline class="{css}" points="{_points(*self._place(x, y))}"/>')
+        xs, ys = self._place(x, y)
+        self._shapes.append(f'<polyline class="{css}" points="{_points(xs, ys)}"/>')
+        self._drawn += [_between(*ends) for ends in zip(xs, ys, xs[1:], ys[1:], strict=False)]
+        self._drawn.append(np.column_stack((xs, ys)))
         if legend:
             self._legend.append((css, legend))
 
@@ -122,6 +129,7 @@ class Chart:
             if floor - top > 0.05:
                 size = f'width="{right - left - 1:.1f}" height="{floor - top:.1f}"'
                 self._shapes.append(f'<rect class="{css}" x="{left + 0.5:.1f}" y="{top:.1f}" {size}/>')
+                self._drawn += [_between(x, top, x, floor) for x in (left, right)]
         if legend:
             self._legend.append((css, legend))
 
@@ -136,6 +144,7 @@ class Chart:
     ) -> None:
         """A dot with a label beside it, which is moved in where it would leave the picture."""
         (px,), (py,) = self._place([x], [y])
+        self._drawn.append(np.array([[px, py]]))
         self._shapes.append(f'<circle class="{css}" cx="{px:.1f}" cy="{py:.1f}" r="{radius_px:.1f}"/>')
         if text:
             dx, dy, anchor = _SIDES[side]
@@ -149,6 +158,10 @@ class Chart:
         self._shapes.append(f'<polyline class="{css}" points="{_points(xs, ys)}"/>')
 
     def text(self, x_px: float, y_px: float, text: str, css: str, anchor: str) -> None:
+        """``anchor``: start, middle or end."""
+        wide = LETTER_PX * len(text)
+        left = x_px - {"start": 0, "middle": wide / 2, "end": wide}[anchor]
+        self._drawn.append(_between(left, y_px - 4, left + wide, y_px - 4))
         self._shapes.append(
             f'<text class="{css}" x="{x_px:.1f}" y="{y_px:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
         )
@@ -158,33 +171,39 @@ class Chart:
         (px,), _ = self._place([x], [self.y.low])
         bottom = self.height_px - BOTTOM_PX
         self._shapes.append(f'<line class="{css}" x1="{px:.1f}" x2="{px:.1f}" y1="{TOP_PX}" y2="{bottom}"/>')
+        self._drawn.append(_between(px, TOP_PX, px, bottom))
         right = px < (LEFT_PX + self.width_px - RIGHT_PX) / 2
         self.text(px + (7 if right else -7), TOP_PX + 12, text, "label", "start" if right else "end")
 
     def render(self, legend_at: tuple[float, float] = (0.42, 0.78)) -> str:
-        """The ``<svg>`` element; ``legend_at`` is the legend's corner as shares of width and height."""
+        """The ``<svg>`` element; ``legend_at``: the legend's corner as shares of width and height, where nothing is
+        drawn there; else it stands where it hides least.
+        """
         head = (
             f'<svg class="plot" role="img" viewBox="0 0 {self.width_px} {self.height_px}">'
             f"<title>{escape(self.title)}</title>"
         )
-        return head + "".join((*self._axes(), *self._shapes, *self._legend_lines(*legend_at))) + "</svg>"
+        return head + "".join((*self._axes(), *self._shapes, *self._legend_lines(legend_at))) + "</svg>"
 
-    def free_corner(
-        self, x: ArrayLike, y: ArrayLike, corners: Sequence[tuple[float, float]] = CORNERS
-    ) -> tuple[float, float]:
-        """Where the legend hides least: that of ``corners`` where it is farthest from the points, as ``legend_at``."""
-        px, py = self._place(x, y)
+    def _free_place(self, legend_at: tuple[float, float]) -> tuple[float, float]:
+        """Left end and first row of the legend, in pixels."""
         width, height = self.width_px - LEFT_PX - RIGHT_PX, self.height_px - TOP_PX - BOTTOM_PX
         wide = 30 + LETTER_PX * max((len(text) for _, text in self._legend), default=0)
         tall = 20 * len(self._legend)
+        drawn = np.concatenate(self._drawn or [np.full((1, 2), -np.inf)])
 
-        def distance(corner: tuple[float, float]) -> float:
-            left, top = LEFT_PX + corner[0] * width, TOP_PX + corner[1] * height - 10
-            across = np.maximum(np.maximum(left - px, px - left - wide), 0)
-            down = np.maximum(np.maximum(top - py, py - top - tall), 0)
+        def place(corner: tuple[float, float]) -> tuple[float, float]:
+            left = min(LEFT_PX + corner[0] * width, self.width_px - RIGHT_PX - wide)
+            return left, min(TOP_PX + corner[1] * height, self.height_px - BOTTOM_PX - tall + 8)
+
+        def distance(at: tuple[float, float]) -> float:
+            left, top = at[0], at[1] - 10
+            across = np.maximum(np.maximum(left - drawn[:, 0], drawn[:, 0] - left - wide), 0)
+            down = np.maximum(np.maximum(top - drawn[:, 1], drawn[:, 1] - top - tall), 0)
             return float(np.hypot(across, down).min())
 
-        return max(corners, key=distance)
+        places = [place(corner) for corner in (legend_at, *CORNERS)]
+        return next((at for at in places if distance(at) >= CLEAR_PX), max(places, key=distance))
 
     def _place(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         bottom_px = self.height_px - BOTTOM_PX
@@ -214,9 +233,8 @@ class Chart:
         ]
         return out
 
-    def _legend_lines(self, x_share: float, y_share: float) -> list[str]:
-        x = LEFT_PX + x_share * (self.width_px - LEFT_PX - RIGHT_PX)
-        y = TOP_PX + y_share * (self.height_px - TOP_PX - BOTTOM_PX)
+    def _legend_lines(self, legend_at: tuple[float, float]) -> list[str]:
+        x, y = self._free_place(legend_at)
         out = []
         for row, (css, text) in enumerate(self._legend):
             py = y + 20 * row
@@ -229,6 +247,12 @@ class Chart:
 
 def _tick(x_px: float, y_px: float, anchor: str, text: str) -> str:
     return f'<text class="tick" x="{x_px:.1f}" y="{y_px:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _between(x_px: float, y_px: float, to_x_px: float, to_y_px: float) -> np.ndarray:
+    """Points [N, 2] from one to the other, no farther apart than STEP_PX."""
+    steps = 2 + int(np.hypot(to_x_px - x_px, to_y_px - y_px) / STEP_PX)
+    return np.column_stack((np.linspace(x_px, to_x_px, steps), np.linspace(y_px, to_y_px, steps)))
 
 
 def _points(x_px: np.ndarray, y_px: np.ndarray) -> str:

@@ -55,9 +55,7 @@ def pareto(record: SweepRecord, result: SweepResult) -> str | None:
         x, y = points[result.winner]
         side: Side = "below-left" if x > _middle(xs) else "below-right"
         chart.marker(x, y, "ring", f"winner: trial {result.winner}", side, 9)
-    return chart.render(
-        legend_at=chart.free_corner([x for x, _ in points.values()], [y for _, y in points.values()])
-    )
+    return chart.render()
 
 
 def learning_curves(

@@ -69,7 +69,11 @@ def test_predictions_stand_in_manifest_order(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     detector = Detector(Preprocess(PreprocessConfig()), build_model(SeedCnnConfig()))
     seen: list[tuple[int, int]] = []
+    rows: list[int] = []
+    counting = detector.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     found = predict(detector, SeedCnnConfig(), manifest, store, Split.VALID, lambda *at: seen.append(at))
+    counting.remove()
+    assert rows == [30, 30, 15], "padding is not scored"
     assert seen == [(30, 75), (60, 75), (75, 75)]
     assert len(found) == 75
     assert set(found.slides) == {"s1"}

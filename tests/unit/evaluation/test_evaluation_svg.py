@@ -7,7 +7,7 @@ import re
 import pytest
 
 from sentinode.evaluation.plots import _side, training_curves
-from sentinode.evaluation.svg import LETTER_PX, Axis, Chart, Side
+from sentinode.evaluation.svg import BOTTOM_PX, LETTER_PX, TOP_PX, Axis, Chart, Side
 
 
 def labels(svg: str) -> dict[str, tuple[float, str]]:
@@ -36,3 +36,24 @@ def test_the_legend_of_training_curves_stands_apart_from_the_lines() -> None:
     history = [{"epoch": e, "valid_auroc": a, "valid_accuracy": b} for e, (a, b) in rates.items()]
     (chart,) = training_curves(history)
     assert labels(chart)["validation accuracy"][0] < 200
+
+
+def corner(chart: Chart) -> tuple[float, float]:
+    found = re.search(
+        r'<text class="legend" x="([\d.]+)" y="([\d.]+)">', chart.render(legend_at=(0.42, 0.78))
+    )
+    assert found is not None
+    return float(found[1]), float(found[2])
+
+
+def test_a_legend_leaves_its_place_to_what_is_drawn_there() -> None:
+    plain, crossed, bars = (Chart("c", Axis.share("x"), Axis.share("y")) for _ in range(3))
+    for chart in (plain, crossed, bars):
+        chart.line([0.0, 0.02], [1.0, 1.0], "line-main", "a line with a name")
+    crossed.line([0.0, 1.0], [0.2, 0.2], "line-other")  # its ends are far away
+    bars.bars([0.5, 0.6], [0.9], "bar-tumour")
+    assert corner(plain) != corner(crossed)
+    assert corner(plain) != corner(bars)
+    x_px, y_px = corner(crossed)
+    assert abs(y_px - crossed.y.position([0.2], crossed.height_px - BOTTOM_PX, TOP_PX)[0]) > 6
+    assert x_px + len("a line with a name") * LETTER_PX <= crossed.width_px
