@@ -87,6 +87,8 @@ def run(config: TrainCommand) -> int:
         if starts_here(config.ray_address):
             # Elsewhere weights need to be where the workers are, not here.
             build_model(experiment.model)
+        if experiment.train.compile:
+            log.info("the network is compiled at the first step, in silence: of a large one it takes minutes")
         with ray_session(config.ray_address, config.scaling.num_cpus), progress_bars() as progress:
             told = TrainingTold(experiment.train.epochs, progress)
             result = train(experiment, config.scaling, told)
