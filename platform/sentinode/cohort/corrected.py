@@ -69,6 +69,12 @@ def corrected_patches(config: IngestConfig) -> tuple[SlideSource, Listing]:
         slides=slides,
         centres=centres,
         patients=patients,
+        warnings=tuple(
+            f"{found.overlaps} pairs of outlines of {found.slide.slide} overlap and say different things: "
+            "what was drawn counts there, else the later one"
+            for found in files
+            if found.overlaps
+        ),
     )
 
 

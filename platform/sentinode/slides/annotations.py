@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import shapely
@@ -20,6 +20,8 @@ from sentinode.errors import SourceError
 
 FloatArray = NDArray[np.float64]
 Shape: TypeAlias = Polygon | MultiPolygon
+Role = Literal["tumour", "excluded", "other"]
+"""What a class means; see ``Classes``."""
 
 MAX_BYTES: Final = 256 << 20
 """Largest annotation file that is read."""
@@ -67,12 +69,24 @@ class Classes(Frozen):
 
 
 def tumour_of(regions: Sequence[Region], where: str, classes: Classes | None = None) -> MultiPolygon:
-    """The union of the tumour regions less that of the excluded ones; empty where nothing is left.
+    """The union of the tumour regions less that of the excluded ones; empty where nothing is left. Raises as
+    ``roles_of``.
+    """
+    roles = roles_of(regions, where, classes)
+
+    def union(wanted: Role) -> shapely.Geometry:
+        return shapely.union_all([r.shape for r, role in zip(regions, roles, strict=True) if role == wanted])
+
+    return polygons_of(shapely.difference(union("tumour"), union("excluded")))
+
+
+def roles_of(regions: Sequence[Region], where: str, classes: Classes | None = None) -> list[Role]:
+    """What each region means.
 
     Raises SourceError when a region's label is none of ``classes``: a tumour must not go unseen for its name.
     """
     classes = classes or Classes()
-    role = {n.lower(): r for r in ("tumour", "excluded", "other") for n in getattr(classes, r)}
+    role: dict[str, Role] = {n.lower(): r for r in get_args(Role) for n in getattr(classes, r)}
     unknown = {str(r.label or "") for r in regions if not r.label or r.label.lower() not in role}
     if unknown:
         named = f"of class {', '.join(sorted(unknown - {''})[:5])}" if unknown - {""} else "without a class"
@@ -81,11 +95,7 @@ def tumour_of(regions: Sequence[Region], where: str, classes: Classes | None = N
             f"one of {', '.join(role)}",
             "give them one of these classes: Tumor, or Ignore* for what is to be taken away from it",
         )
-
-    def union(wanted: str) -> shapely.Geometry:
-        return shapely.union_all([r.shape for r in regions if role[str(r.label).lower()] == wanted])
-
-    return polygons_of(shapely.difference(union("tumour"), union("excluded")))
+    return [role[str(r.label).lower()] for r in regions]
 
 
 def outline(rings: Sequence[FloatArray], where: str) -> Shape:

@@ -9,12 +9,16 @@
 An accepted lesion and a drawn tumour are of class ``Tumor``, a rejected lesion is ``Ignore*`` (a drawn healthy area as
 well). Features drawn in QuPath without the member ``sentinode`` count as drawn, by their class. The file speaks of what
 it outlines and of nothing else: tissue without an outline is not thereby healthy.
+
+Where outlines of different meaning overlap, a drawn one stands above a judged one: who rejects a lesion for its outline
+draws the right one inside. Among either, the later one stands above.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import shapely
@@ -23,7 +27,7 @@ from shapely import MultiPolygon
 
 from sentinode.config import Frozen, Record, summarise
 from sentinode.errors import SourceError
-from sentinode.slides.annotations import Classes, Region, check_size, polygons_of, tumour_of
+from sentinode.slides.annotations import Classes, Region, Role, check_size, polygons_of, roles_of
 from sentinode.slides.geojson import read_geojson, write_geojson
 
 SUFFIX: Final = ".corrections.geojson"
@@ -34,6 +38,9 @@ SCORE: Final = "Score"
 _MEMBER: Final = "sentinode"
 _CLASSES: Final = Classes(tumour=(*Classes().tumour, "macro", "micro", "itc"))
 """A model's lesions that somebody kept in QuPath have their size as class."""
+
+_NOW: Final = "~"
+"""Sorts behind every date."""
 
 Action = Literal["accept", "reject", "draw"]
 
@@ -81,22 +88,55 @@ class Correction:
 
 @dataclass(frozen=True, eq=False)
 class Corrections:
-    """All corrections of one slide, the latest last."""
+    """All corrections of one slide; of those that do not say when, the latest last."""
 
     slide: CorrectedSlide
     corrections: tuple[Correction, ...]
 
     @property
     def tumour(self) -> MultiPolygon:
-        """What is tumour: accepted and drawn, less what was rejected or drawn as healthy."""
-        return tumour_of([c.region for c in self.corrections], self.slide.slide, _CLASSES)
+        """What is tumour: accepted or drawn, less what stands above it as healthy."""
+        return self._left_of("tumour")
 
     @property
     def healthy(self) -> MultiPolygon:
-        """What is no tumour: rejected, or drawn as healthy."""
-        excluded = set(_CLASSES.excluded)
-        shapes = [c.region.shape for c in self.corrections if str(c.region.label).lower() in excluded]
-        return polygons_of(shapely.union_all(shapes))
+        """What is no tumour: rejected or drawn as healthy, less what stands above it as tumour."""
+        return self._left_of("excluded")
+
+    @property
+    def overlaps(self) -> int:
+        """Pairs of outlines that share an area and mean different things there."""
+        return sum(len(above) for above in self._above)
+
+    @cached_property
+    def _roles(self) -> list[Role]:
+        return roles_of([c.region for c in self.corrections], self.slide.slide, _CLASSES)
+
+    @cached_property
+    def _above(self) -> list[list[int]]:
+        """For each outline, those above it that mean the other thing."""
+        shapes = [c.region.shape for c in self.corrections]
+        rank = {n: place for place, n in enumerate(sorted(range(len(shapes)), key=self._standing))}
+        above: list[list[int]] = [[] for _ in shapes]
+        for low, high in shapely.STRtree(shapes).query(shapes, "intersects").T.tolist():
+            differ = {self._roles[low], self._roles[high]} == {"tumour", "excluded"}
+            if differ and rank[low] < rank[high] and not shapely.touches(shapes[low], shapes[high]):
+                above[low].append(high)
+        return above
+
+    def _standing(self, number: int) -> tuple[bool, str]:
+        mark = self.corrections[number].mark
+        # What does not say when is new: it is dated when it is saved.
+        return mark.action == "draw", mark.at or _NOW
+
+    def _left_of(self, role: Role) -> MultiPolygon:
+        shapes = [c.region.shape for c in self.corrections]
+        left = [
+            shapely.difference(shape, shapely.union_all([shapes[n] for n in above]))
+            for shape, above, own in zip(shapes, self._above, self._roles, strict=True)
+            if own == role
+        ]
+        return polygons_of(shapely.union_all(left))
 
     def to_geojson(self) -> bytes:
         """The file."""
@@ -135,13 +175,15 @@ def read_corrections(data: bytes, where: str, slide: str) -> Corrections:
             f"{where} has schema_version {about.schema_version}", "1", "use the release that wrote it"
         )
     found = [
-        Correction(region, mark)
+        (bool(_member(feature)), Correction(region, mark))
         for mark, feature in zip(marks, features, strict=True)
         for region in read_geojson(json.dumps(feature).encode(), where)
     ]
     # Asks for a known class of each.
-    tumour_of([correction.region for correction in found], where, _CLASSES)
-    return Corrections(about, tuple(found))
+    roles = roles_of([correction.region for _, correction in found], where, _CLASSES)
+    # QuPath tells neither when nor in which order: Ignore* is what is to be taken away, wherever it stands in the file.
+    ordered = sorted(zip(found, roles, strict=True), key=lambda one: not one[0][0] and one[1] == "excluded")
+    return Corrections(about, tuple(correction for (_, correction), _ in ordered))
 
 
 def _member(feature: Any) -> Any:

@@ -73,6 +73,28 @@ def test_labels_follow_the_outlines_and_nothing_else_is_taken(slides: Path, tmp_
             assert middle.distance(found.healthy) < 1.5
 
 
+def test_a_tumour_drawn_inside_a_rejected_lesion_is_tumour_and_told(slides: Path, tmp_path: Path) -> None:
+    found = Corrections(
+        CorrectedSlide(slide="a"),
+        (
+            Correction.of(Region(box(200, 200, 700, 700), "macro"), Mark(action="reject", lesion=1)),
+            Correction.of(Region(box(400, 400, 600, 600)), Mark(), tumour=True),
+        ),
+    )
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / f"a{SUFFIX}").write_bytes(found.to_geojson())
+    config = IngestConfig(source=str(slides), corrections=str(tmp_path / "c"), out=str(tmp_path / "out"))
+    _, listing = corrected_patches(config)
+    centre = box(400, 400, 600, 600)
+    labels: dict[bool, set[int | None]] = {True: set(), False: set()}
+    for item in listing.items(range(len(listing))):
+        _, (x, y), side = parse_reference(item.ref)
+        cell = box(x + side / 3, y + side / 3, x + side * 2 / 3, y + side * 2 / 3).buffer(-1)
+        labels[shapely.intersects(cell, centre)].add(item.label)
+    assert labels == {True: {1}, False: {0}}
+    assert [words.split(" overlap")[0] for words in listing.warnings] == ["1 pairs of outlines of a"]
+
+
 def test_a_name_that_two_slides_share_is_the_whole_key_as_in_the_scores(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / "slides" / folder).mkdir(parents=True)

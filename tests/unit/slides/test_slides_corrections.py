@@ -51,6 +51,44 @@ def test_what_is_tumour_and_what_is_not() -> None:
     assert found.healthy.area == 2 * 100 * 100
 
 
+def of(*marked: tuple[Region, Mark, bool]) -> Corrections:
+    return Corrections(
+        ABOUT, tuple(Correction.of(shape, mark, is_tumour) for shape, mark, is_tumour in marked)
+    )
+
+
+def test_what_is_drawn_stands_above_what_was_judged_wherever_it_stands_in_the_file() -> None:
+    rejected = (region(0), Mark(action="reject", lesion=1, at="2026-01-02T10:00:00+00:00"), False)
+    drawn = (region(20, 40), Mark(at="2026-01-01T10:00:00+00:00"), True)
+    for found in (of(rejected, drawn), of(drawn, rejected)):
+        assert (found.tumour.area, found.healthy.area, found.overlaps) == (1600, 100 * 100 - 1600, 1)
+    beside = of(rejected, (region(100), Mark(), True))
+    assert (beside.tumour.area, beside.healthy.area, beside.overlaps) == (10_000, 10_000, 0)
+
+
+def test_of_two_drawn_ones_the_later_stands_above() -> None:
+    def drawn(side: float, is_tumour: bool, at: str) -> tuple[Region, Mark, bool]:
+        return region(0, side), Mark(at=at), is_tumour
+
+    whole, hole, island = drawn(100, True, "2026-01-01"), drawn(50, False, "2026-01-02"), drawn(10, True, "")
+    for found in (of(whole, hole, island), of(island, hole, whole)):
+        assert found.tumour.area == 100 * 100 - 50 * 50 + 10 * 10
+        assert found.healthy.area == 50 * 50 - 10 * 10
+    undated = of(drawn(100, True, ""), drawn(50, False, ""), drawn(10, True, ""))
+    assert undated.tumour.area == found.tumour.area
+    assert undated.overlaps == 2
+
+
+def test_in_an_export_of_qupath_ignore_is_taken_away_also_where_it_comes_first() -> None:
+    data = write_geojson(
+        [region(0, 50, label="Ignore*"), region(0, label="Tumor"), region(0, label="Stroma")]
+    )
+    found = read_corrections(data, "a", "tumor_501")
+    again = read_corrections(found.to_geojson(), "a", "tumor_501")
+    for one in (found, again):
+        assert (one.tumour.area, one.healthy.area) == (100 * 100 - 50 * 50, 50 * 50)
+
+
 def test_qupath_reads_the_file_as_annotations() -> None:
     regions = read_geojson(corrections().to_geojson(), "a")
     assert [r.label for r in regions] == ["Tumor", "Ignore*", "Tumor", "Ignore*"]
