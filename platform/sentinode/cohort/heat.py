@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentinode.errors import ObjectNotFoundError
-from sentinode.evaluation.cells_table import read_cells
-from sentinode.evaluation.slide_record import SlideScore, file_key, record_key
+from sentinode.evaluation.cells_table import cells_of
+from sentinode.evaluation.slide_record import SlideScore, record_key
 from sentinode.storage import Store
 
 Points = NDArray[np.float64]
@@ -31,10 +31,9 @@ def heat_of(scores: Store) -> HeatAt:
     def at(slide: str, points_N2: Points) -> Points | None:
         try:
             record = SlideScore.from_json(scores.get(record_key(slide)), scores.locate(record_key(slide)))
-            data = scores.get(file_key(slide, "cells.parquet"))
+            grid, cell_um = cells_of(scores, record)
         except ObjectNotFoundError:
             return None
-        grid, cell_um = read_cells(data, scores.locate(file_key(slide, "cells.parquet")))
         if record.um_px is None:
             return None
         cells = (points_N2 * record.um_px / cell_um).astype(int)

@@ -9,10 +9,10 @@ import numpy as np
 
 from sentinode.bundle.bundle import read_card
 from sentinode.errors import ConfigError, ObjectNotFoundError
-from sentinode.evaluation.cells_table import read_cells
+from sentinode.evaluation.cells_table import cells_of
 from sentinode.evaluation.heat_map import HeatMap
 from sentinode.evaluation.slide_model import SlideModel
-from sentinode.evaluation.slide_record import SLIDES_NAME, SlideScore, file_key, read_slides_table
+from sentinode.evaluation.slide_record import SLIDES_NAME, SlideScore, read_slides_table
 from sentinode.evaluation.worklist import ScreeningRule
 from sentinode.storage import Store, open_parent, open_store
 
@@ -36,11 +36,13 @@ def load_slide_model(url: str) -> SlideModel:
 
 
 def heat_maps(store: Store, scores: tuple[SlideScore, ...]) -> Iterator[tuple[SlideScore, HeatMap]]:
-    """The scored slides with their cells, one at a time: a thousand of them would fill the memory."""
+    """The scored slides with their cells, one at a time: a thousand of them would fill the memory.
+
+    Raises EvaluationError where a later scoring has begun to overwrite them, StoreError.
+    """
     for score in scores:
         if score.status == "done":
-            key = file_key(score.slide, "cells.parquet")
-            grid, cell_um = read_cells(store.get(key), store.locate(key))
+            grid, cell_um = cells_of(store, score)
             rows, columns = np.nonzero(~np.isnan(grid))
             probabilities = grid[rows, columns].astype(np.float64)
             yield score, HeatMap.of(probabilities, np.stack([columns, rows], axis=1), cell_um)

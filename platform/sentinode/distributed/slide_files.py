@@ -1,4 +1,8 @@
-"""The files of a scored slide. The record is written last: without it, the slide is not done."""
+"""The files of a scored slide. The record is written last: without it, the slide is not done.
+
+Cells come first, since they say of which scoring they are: while any file is of another scoring than a record, so are
+they, and what reads them tells.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,7 @@ def write_files(
     detections: Detections,
     record: SlideScore,
 ) -> None:
-    """Heat map, overview, cells, lesions and detections of one slide, then its record. Raises StoreError."""
+    """Cells, heat map, overview, lesions and detections of one slide, then its record. Raises StoreError."""
     name = record.slide
     about = {
         "slide": name,
@@ -45,6 +49,7 @@ def write_files(
         "level0_px_per_cell": grid.cell_px,
         "notice": RESEARCH_USE_ONLY,
     }
+    store.put(file_key(name, "cells.parquet"), cells_table(probabilities, grid.cell_um, grid.cell_px, record))
     with tempfile.TemporaryDirectory(prefix="sentinode-heat-map-") as folder:
         path = Path(folder, "heat_map.tif")
         write_heat_map_tiff(path, probabilities, grid.cell_um, json.dumps(about))
@@ -60,7 +65,6 @@ def write_files(
             thumbnail, probabilities, (grid.columns * side, grid.rows * side), outlined, scale, caption
         ),
     )
-    store.put(file_key(name, "cells.parquet"), cells_table(probabilities, grid.cell_um, grid.cell_px))
     store.put(file_key(name, "lesions.geojson"), write_geojson([found.region() for found in lesions]))
     store.put(f"detections/{name}.csv", detections.to_csv())
     store.put(record_key(name), record.to_json())

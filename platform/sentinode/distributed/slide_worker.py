@@ -24,7 +24,7 @@ from sentinode.errors import ConfigError, SourceError
 from sentinode.evaluation.found_lesions import find_lesions, find_peaks
 from sentinode.evaluation.heat_map import HeatMap
 from sentinode.evaluation.slide_pooling import slide_score
-from sentinode.evaluation.slide_record import SlideScore
+from sentinode.evaluation.slide_record import SlideScore, record_key
 from sentinode.schema import NodeClass
 from sentinode.slides.cells import cells_covered
 from sentinode.slides.lesions import node_class_of
@@ -110,6 +110,8 @@ class SlideWorker:
         slide = self._open(file)
         grid = ScoreGrid.of(slide, self._model.card.mpp_um_px, self._settings.stride_px)
         tissue = find_tissue(slide, self._settings.tissue)
+        # From here on files of an earlier scoring are overwritten: its record stands for them no more.
+        self._store.delete(record_key(file.name))
         tissue.save(self._store.sub(f"slides/{file.name}"), file.name)
         if self._settings.whole_slide:
             wanted = np.ones((grid.rows, grid.columns), np.bool_)

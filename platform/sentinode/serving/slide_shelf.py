@@ -19,7 +19,7 @@ from sentinode.errors import (
     RequestError,
     SourceError,
 )
-from sentinode.evaluation.cells_table import read_cells
+from sentinode.evaluation.cells_table import cells_of
 from sentinode.evaluation.slide_record import SLIDES_NAME, SlideScore, file_key, read_slides_table
 from sentinode.serving.deep_zoom import TILE_PX, DeepZoom
 from sentinode.serving.slides_args import SlidesArgs
@@ -105,8 +105,7 @@ class SlideShelf:
     def shown(self, name: str) -> ShownSlide:
         """Size and scales of one slide."""
         record, zoom = self._record(name), self.zoom(name)
-        key = file_key(name, "cells.parquet")
-        grid, cell_um = read_cells(self._scores.get(key), self._scores.locate(key))
+        grid, cell_um = cells_of(self._scores, record)
         assert record.um_px is not None
         return ShownSlide(
             width_px=zoom.width_px,
@@ -135,13 +134,12 @@ class SlideShelf:
 
     def heat_map(self, name: str) -> bytes:
         """RGBA PNG, a pixel a cell, transparent where nothing was scored."""
-        self._record(name)
-        key = file_key(name, "cells.parquet")
-        return heat_map_png(read_cells(self._scores.get(key), self._scores.locate(key))[0])
+        return heat_map_png(cells_of(self._scores, self._record(name))[0])
 
     def lesions(self, name: str) -> bytes:
         """GeoJSON of the model's lesions."""
-        self._record(name)
+        # Lesions do not say of which scoring they are; their cells do.
+        cells_of(self._scores, self._record(name))
         return self._scores.get(file_key(name, "lesions.geojson"))
 
     def corrections(self, name: str) -> tuple[bytes, str]:

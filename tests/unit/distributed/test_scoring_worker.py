@@ -16,11 +16,12 @@ from slide_files import tissue, write_pyramid
 
 from sentinode.bundle.bundle import open_bundle, read_card
 from sentinode.bundle.onnx_model import OnnxModel
+from sentinode.distributed import slide_files
 from sentinode.distributed.scoring_config import Compute, ScoringSettings
 from sentinode.distributed.slide_worker import SlidePlan, SlideWorker, lesion_point
 from sentinode.distributed.tile_scorer import ReadAhead, method_for
-from sentinode.errors import BundleError, ConfigError, SourceError
-from sentinode.evaluation.cells_table import read_cells
+from sentinode.errors import BundleError, ConfigError, EvaluationError, SourceError, StoreError
+from sentinode.evaluation.cells_table import cells_of, read_cells
 from sentinode.evaluation.detections import read_detections
 from sentinode.evaluation.slide_record import SlideScore, file_key, record_key
 from sentinode.models.families import SeedCnnConfig
@@ -155,6 +156,27 @@ def test_files_of_a_slide(registry: Store, dense: str, tmp_path: Path) -> None:
         assert float(opened.properties["openslide.mpp-x"]) == pytest.approx(cell_um, rel=1e-4)
     assert out.get(file_key("node", "overview.png")).startswith(b"\x89PNG")
     assert out.stat(file_key("node", "tissue.geojson")) is not None
+
+
+def test_a_record_stands_for_no_files_of_another_scoring(
+    registry: Store, dense: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = _slide(tmp_path / "in"), open_store(str(tmp_path / "out"))
+    worker = SlideWorker(registry.url, dense, _settings(), out.url, Compute())
+    _, _, record = _score(worker, file)
+    assert np.isfinite(cells_of(out, record)[0]).sum() == record.cells
+
+    later = SlideWorker(registry.url, dense, _settings(min_lesion_cells=3), out.url, Compute())
+
+    def full(*_: object) -> bytes:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(slide_files, "overview_png", full)
+    with pytest.raises(StoreError):
+        _score(later, file)
+    assert out.stat(record_key("node")) is None
+    with pytest.raises(EvaluationError, match="another scoring"):
+        cells_of(out, record)
 
 
 def test_networks_without_dense_form_are_scored_patch_by_patch(

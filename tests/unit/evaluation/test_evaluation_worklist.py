@@ -114,6 +114,19 @@ class TestCommand:
         assert (tmp_path / "worklist.html").read_text().count("<tr>") == 7 + 3
         assert len((tmp_path / "worklist.csv").read_text().splitlines()) == 8
 
+    def test_cells_of_a_later_scoring_that_was_stopped_are_not_taken_for_those_of_the_record(
+        self, tmp_path: Path
+    ) -> None:
+        store, quiet = open_store(str(tmp_path)), np.full((2, 2), 0.01, np.float32)
+        recorded = score("tumour", 0.9)
+        store.put(SLIDES_NAME, slides_table([recorded]))
+        later = recorded.model_copy(update={"key": "k2", "bundle": "cd" * 32})
+        store.put(file_key("tumour", "cells.parquet"), cells_table(quiet, 31.0, 64.0, later))
+        with pytest.raises(EvaluationError, match=r"another scoring \(bundle cdcdcd"):
+            run(WorklistCommand(scores=str(tmp_path), threshold=0.1))
+        store.put(file_key("tumour", "cells.parquet"), cells_table(quiet, 31.0, 64.0, recorded))
+        assert run(WorklistCommand(scores=str(tmp_path), threshold=0.1)) == 0
+
     def test_a_folder_without_scores_and_a_list_without_a_point_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ObjectNotFoundError, match=r"holds no slides\.parquet"):
             run(WorklistCommand(scores=str(tmp_path)))
