@@ -107,7 +107,9 @@ def _negatives(
     if found is not None:
         order = np.argsort(-found, kind="stable").tolist()
         hard = tuple(candidates[i] for i in order[:wanted])
-        others = tuple(candidates[i] for i in sorted(order[wanted:]))
+        # What is near a tumour comes last: it is hard, too, and its share is the hard ones' alone.
+        left = sorted(order[wanted:], key=lambda i: (i < len(sample.near), i))
+        others = tuple(candidates[i] for i in left)
     taken = min(len(hard), wanted)
     rest = min(len(others), count - taken)
     taken = min(len(hard), count - rest)

@@ -248,6 +248,20 @@ class TestBalance:
         by_place = choose(Cohort((SLIDE,), ()), samples, config)
         assert by_place.digest() != listing.digest()
 
+    def test_with_a_model_the_others_still_come_from_afar(self) -> None:
+        near, far = tuple((i, 0) for i in range(100)), tuple((i, 1) for i in range(100))
+        sample = self.sample(50, 0, 0).model_copy(update={"near": near, "negatives": far})
+        listing = choose(
+            Cohort((SLIDE,), ()),
+            [sample],
+            SamplingConfig(hard_share=0.3),
+            lambda _, points: points[:, 0] / 100,
+        )
+        corners = [
+            parse_reference(item.ref)[1] for item in listing.items(range(len(listing))) if not item.label
+        ]
+        assert sum(y == 1 and x < 90 for x, y in corners) >= 0.7 * len(corners) - 1 > 30
+
     def test_unreadable_slides_end_the_run_or_are_listed(self) -> None:
         samples = [
             self.sample(3, 1, 3),
