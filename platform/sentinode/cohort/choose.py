@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sentinode.cohort.folder import Cohort, CohortSlide
 from sentinode.cohort.heat import HeatAt, nowhere
-from sentinode.cohort.sample import Corner, SlideSample
+from sentinode.cohort.sample import SHIFTED, Corner, SlideSample
 from sentinode.cohort.source import reference
 from sentinode.data.ingest.sampling import SamplingConfig
 from sentinode.data.sources.base import SPLITS, UNKNOWN, Listing, slide_columns
@@ -122,6 +122,11 @@ def _warnings(samples: Sequence[SlideSample], faults: Sequence[tuple[str, str | 
         (
             "a tissue mask that is not to be trusted",
             [s.slide for s in samples if set(s.flags) & set(_DOUBTFUL)],
+        ),
+        (
+            "outlines in GeoJSON and a scanned part that does not begin at their corner, from which outlines are "
+            "counted here: those of QuPath are right only where it opened the slide with --no-crop",
+            [s.slide for s in samples if SHIFTED in s.flags],
         ),
         (
             "no patch in their tissue",

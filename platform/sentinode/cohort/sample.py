@@ -38,6 +38,10 @@ COARSEST_UM_PX: Final = 1.1
 _CELLS: Final = PATCH_PX // CENTRE_PX
 
 
+SHIFTED: Final = "shifted"
+"""Flag of a slide with GeoJSON whose outlines may be counted from another place than its corner."""
+
+
 class SlideSample(Record):
     """Candidates of one slide: upper left corners (x, y) in level-0 pixels, in random order."""
 
@@ -73,8 +77,11 @@ def sample_slide(store: Store, slide: CohortSlide, config: SamplingConfig) -> Sl
         tissue = find_tissue(opened)
         tumour = read_tumour(store, slide.annotation) if slide.annotation else MultiPolygon()
         check_outlines(tumour, opened)
+        flags: tuple[str, ...] = tissue.record.flags
+        if opened.scanned_from_px != (0, 0) and slide.annotation and not _is_asap(slide.annotation):
+            flags += (SHIFTED,)
         grid = Grid.over(opened, _generator(config.seed, slide.name))
-        return grid.draw(slide, config, tissue.shape, tumour, tissue.record.flags)
+        return grid.draw(slide, config, tissue.shape, tumour, flags)
 
 
 def check_resolution(slide: Slide) -> None:
@@ -101,8 +108,12 @@ def check_outlines(tumour: MultiPolygon, slide: Slide) -> None:
 def read_tumour(store: Store, key: str) -> MultiPolygon:
     """The tumour that an annotation file outlines. Raises SourceError, StoreError."""
     data, where = store.get(key), store.locate(key)
-    regions = read_asap_xml(data, where) if key.lower().endswith(".xml") else read_geojson(data, where)
+    regions = read_asap_xml(data, where) if _is_asap(key) else read_geojson(data, where)
     return tumour_of(regions, where)
+
+
+def _is_asap(key: str) -> bool:
+    return key.lower().endswith(".xml")
 
 
 class Grid:

@@ -90,6 +90,16 @@ class Slide:
         return sum(self.mpp_um_px) / 2
 
     @property
+    def scanned_from_px(self) -> tuple[int, int]:
+        """Where the scanned part begins (x, y) at level 0, of MRXS, SCN and BIF often far from the corner.
+
+        Places are counted from the corner here and in ASAP, from the scanned part in QuPath, unless that opens the
+        slide with ``--no-crop``.
+        """
+        x, y = (self.properties.get(f"openslide.bounds-{axis}", "") for axis in "xy")
+        return (int(x), int(y)) if x.isdecimal() and y.isdecimal() else (0, 0)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of backend, levels, pixel size and properties: another slide or reader gives another one."""
         value = [self.backend, self.level_dimensions, self.mpp_um_px, dict(self.properties)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +30,10 @@ from sentinode.data.sources.base import BadImage
 from sentinode.errors import ConfigError, SourceError
 from sentinode.schema import PATCH_MPP_UM_PX, Split
 from sentinode.slides.annotations import FloatArray, Region
-from sentinode.slides.asap_xml import write_asap_xml
+from sentinode.slides.asap_xml import read_asap_xml, write_asap_xml
+from sentinode.slides.geojson import write_geojson
 from sentinode.slides.reader import open_slide
+from sentinode.slides.slide import Slide
 from sentinode.storage import open_store
 
 SLIDE = CohortSlide(name="a", key="a.tif", size_bytes=1, annotation="a.xml", negatives=True, split=None)
@@ -311,6 +314,24 @@ def test_cells_of_a_real_lesion_cover_it(real_data: Path) -> None:
 class _Sized:
     url = "a.tif"
     level_dimensions = ((100, 80),)
+
+
+def test_outlines_that_may_be_counted_from_elsewhere_are_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(folder / "tumor_501.tif", tmp_path / "a.tif")
+    regions = read_asap_xml((folder / "tumor_501.xml").read_bytes(), "tumor_501.xml")
+    (tmp_path / "a.geojson").write_bytes(write_geojson(regions))
+    store = open_store(str(tmp_path))
+    drawn = SLIDE.model_copy(update={"annotation": "a.geojson"})
+    config = SamplingConfig(patches_per_slide=5)
+    assert "shifted" not in sample_slide(store, drawn, config).flags
+    # As MRXS has it, of which there is none here.
+    bounds = {"openslide.bounds-x": "300", "openslide.bounds-y": "0"}
+    monkeypatch.setattr(Slide, "properties", property(lambda _: bounds, lambda *_: None), raising=False)
+    sample = sample_slide(store, drawn, config)
+    listing = choose(Cohort((drawn,), ()), [sample], config)
+    assert any("--no-crop (a)" in warning for warning in listing.warnings)
 
 
 def test_an_annotation_of_another_slide_is_refused() -> None:
