@@ -46,8 +46,8 @@ class SlideObject(NamedTuple):
 def list_slides(url: str, include: str = "*") -> tuple[SlideFile, ...]:
     """The slide at ``url``, or those below it, by name. ``include``: a pattern for keys below a folder.
 
-    The name is the file's without extension (the folder's for DICOM); where two would share it, the whole key. Raises
-    SourceError where there is no slide, StoreError.
+    The name is the file's without extension (the folder's for DICOM); where two below ``url`` would share it, the whole
+    key. Raises SourceError where there is no slide, StoreError.
     """
     parent, key = open_parent(url)
     alone = parent.stat(key)
@@ -57,7 +57,9 @@ def list_slides(url: str, include: str = "*") -> tuple[SlideFile, ...]:
     store = open_store(url)
     objects = list(store.list())
     slides = slides_among(objects, store)
-    found = [slide for slide in slides if fnmatchcase(slide.key, include)]
+    # Named among all: a slide has one name, whichever of them are asked for.
+    names = names_of(slides)
+    found = [(name, s) for name, s in zip(names, slides, strict=True) if fnmatchcase(s.key, include)]
     if not found:
         some = objects[: 0 if slides else dicom_files.MOST_LOOKED_AT]
         is_dicom = any(
@@ -70,18 +72,12 @@ def list_slides(url: str, include: str = "*") -> tuple[SlideFile, ...]:
             f"a slide, or a folder with files *{', *'.join(SUFFIXES)} or with folders of *{dicom_files.SUFFIX}",
             dicom_files.RENAME if is_dicom else "give the slide itself, or its folder",
         )
-    names = names_of(found)
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
         raise SourceError(
             f"two slides below {url} would be called {twice[0]}", "names of their own", "rename one"
         )
-    return tuple(
-        sorted(
-            SlideFile(name, store.locate(slide.key), slide.version)
-            for name, slide in zip(names, found, strict=True)
-        )
-    )
+    return tuple(sorted(SlideFile(name, store.locate(slide.key), slide.version) for name, slide in found))
 
 
 def slides_among(objects: Iterable[ObjectInfo], store: Store) -> list[SlideObject]:

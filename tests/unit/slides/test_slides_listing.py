@@ -49,6 +49,7 @@ def test_the_version_changes_with_the_file(tmp_path: Path) -> None:
 def test_a_name_that_two_share_becomes_the_whole_key(tmp_path: Path) -> None:
     url = _touch(tmp_path, "a/x.svs", "b/x.svs", "c.svs")
     assert [slide.name for slide in list_slides(url)] == ["a__x.svs", "b__x.svs", "c"]
+    assert [slide.name for slide in list_slides(url, "b/*")] == ["b__x.svs"], "whatever is asked for"
     _touch(tmp_path, "a__x.svs.tif")
     with pytest.raises(SourceError, match=r"would be called a__x\.svs"):
         list_slides(url)
