@@ -5,7 +5,7 @@ import { byId, make, percent } from "./dom.js";
 import { Stage, boundsOf } from "./stage.js";
 import { slideFlags } from "./words.js";
 
-const LENGTH = "Longest diameter um", SCORE = "Score";
+const LENGTH = "Longest diameter um", SCORE = "Score", TUMOUR = "Tumor", HEALTHY = "Ignore*";
 let name = null, stage = null, version = "", lesions = [], marks = new Map(), areas = [], chosen = null, isChanged = false;
 let openings = 0, edits = 0, isSaving = false;
 
@@ -80,11 +80,11 @@ function take({ geojson, version: latest }) {
     const mark = properties.sentinode ?? { action: "draw" };
     // Scored anew, lesion 1 may be another one: what was judged is the outline, and it stays as it was.
     if (lesions.some((lesion) => lesion.number === mark.lesion && isSameOutline(lesion.geometry, geometry))) marks.set(mark.lesion, mark);
-    else areas.push({ geometry, isTumour: properties.classification?.name === "Tumor", mark, measurements: properties.measurements });
+    else areas.push({ geometry, label: properties.classification.name, mark, measurements: properties.measurements });
   }
 }
 const isSameOutline = (one, other) => JSON.stringify(one.coordinates) === JSON.stringify(other.coordinates);
-const titleOf = (area, at) => `${{ accept: "Accepted before", reject: "Rejected before" }[area.mark.action] ?? `Drawn ${at + 1}`}: ${area.isTumour ? "tumour" : "healthy"}`;
+const titleOf = (area, at) => `${{ accept: "Accepted before", reject: "Rejected before" }[area.mark.action] ?? `Drawn ${at + 1}`}: ${{ [TUMOUR]: "tumour", [HEALTHY]: "healthy" }[area.label] ?? area.label}`;
 
 const stateOf = (lesion) => marks.get(lesion.number)?.action;
 
@@ -107,7 +107,7 @@ function refresh() {
   byId("no-lesions").hidden = lesions.length > 0;
   stage.outline([
     ...lesions.map((lesion) => ({ geometry: lesion.geometry, kind: stateOf(lesion) ?? "found", isChosen: lesion === chosen })),
-    ...areas.map((area) => ({ geometry: area.geometry, kind: area.isTumour ? "accept" : "reject" })),
+    ...areas.map((area) => ({ geometry: area.geometry, kind: { [TUMOUR]: "accept", [HEALTHY]: "reject" }[area.label] ?? "other" })),
   ]);
 }
 
@@ -134,7 +134,7 @@ function draw(isTumour) {
   byId("drawing").hidden = false;
   byId("drawing-what").textContent = `Drawing ${isTumour ? "tumour" : "healthy tissue"}: click point after point, or move the slide by the arrow keys, + and −, and press Enter for a point at its centre.`;
   stage.draw((ring) => {
-    areas.push({ geometry: { type: "Polygon", coordinates: [ring] }, isTumour, mark: { action: "draw" } });
+    areas.push({ geometry: { type: "Polygon", coordinates: [ring] }, label: isTumour ? TUMOUR : HEALTHY, mark: { action: "draw" } });
     changed();
   });
   byId("stage").focus();
@@ -148,18 +148,18 @@ function finish(isKept) {
 }
 
 function collection() {
-  const feature = (geometry, isTumour, mark, title, measurements) => ({
+  const feature = (geometry, label, mark, title, measurements) => ({
     type: "Feature", geometry,
-    properties: { objectType: "annotation", name: title, classification: { name: isTumour ? "Tumor" : "Ignore*" }, measurements, sentinode: mark },
+    properties: { objectType: "annotation", name: title, classification: { name: label }, measurements, sentinode: mark },
   });
   return {
     type: "FeatureCollection",
     features: [
       ...lesions.filter((lesion) => marks.has(lesion.number)).map((lesion) => {
         const mark = marks.get(lesion.number);
-        return feature(lesion.geometry, mark.action === "accept", mark, lesion.properties.name, { [SCORE]: lesion.properties.measurements?.[SCORE] ?? 0 });
+        return feature(lesion.geometry, mark.action === "accept" ? TUMOUR : HEALTHY, mark, lesion.properties.name, { [SCORE]: lesion.properties.measurements?.[SCORE] ?? 0 });
       }),
-      ...areas.map((area, at) => feature(area.geometry, area.isTumour, area.mark, area.mark.lesion ? `lesion ${area.mark.lesion}` : `drawn ${at + 1}`, area.measurements ?? {})),
+      ...areas.map((area, at) => feature(area.geometry, area.label, area.mark, area.mark.lesion ? `lesion ${area.mark.lesion}` : `drawn ${at + 1}`, area.measurements ?? {})),
     ],
   };
 }

@@ -315,6 +315,28 @@ def test_a_verdict_stays_with_its_outline_when_the_slide_is_scored_anew(page: Pa
     assert saved() == [("accept", (600.0, 300.0, 700.0, 500.0), 0.7), before]
 
 
+def test_what_qupath_drew_keeps_its_meaning(page: Page, folder: Path) -> None:
+    drawn = [
+        Region(shapely.box(40 + 120 * n, 40, 100 + 120 * n, 100), label)
+        for n, label in enumerate(("macro", "Normal", "Stroma"))
+    ]
+    whole = json.loads(write_geojson(drawn))
+    whole["features"][0]["properties"]["classification"] = "Metastases"
+    store = open_store(str(folder / "corrections"))
+    # A bare list, as older releases of QuPath write it.
+    store.put(f"{NAME}{SUFFIX}", json.dumps(whole["features"]).encode())
+    page.get_by_role("tab", name="Slides").click()
+    page.get_by_role("button", name=NAME).click()
+    for words in ("Drawn 1: tumour", "Drawn 2: Stroma", "Drawn 3: healthy"):
+        expect(page.get_by_text(words)).to_be_visible()
+    page.get_by_role("button", name="Accept").click()
+    page.get_by_role("button", name="Save corrections").click()
+    expect(page.get_by_text("Corrections saved.")).to_be_visible()
+    kept = read_corrections(store.get(f"{NAME}{SUFFIX}"), "the file", NAME)
+    assert [c.region.label for c in kept.corrections] == ["Tumor", "Tumor", "Stroma", "Ignore*"]
+    assert kept.healthy.area == 60 * 60
+
+
 def test_drawing_by_keyboard(page: Page, folder: Path) -> None:
     page.get_by_role("tab", name="Slides").click()
     page.get_by_role("button", name=NAME).click()

@@ -9,6 +9,7 @@ import csv
 import io
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, Literal, NamedTuple
 
@@ -24,10 +25,8 @@ from sentinode.evaluation.slide_record import SLIDES_NAME, SlideScore, file_key,
 from sentinode.serving.deep_zoom import TILE_PX, DeepZoom
 from sentinode.serving.slides_args import SlidesArgs
 from sentinode.slides.corrections import (
-    HEALTHY,
     SUFFIX,
     CorrectedSlide,
-    Correction,
     Corrections,
     Mark,
     read_corrections,
@@ -143,12 +142,16 @@ class SlideShelf:
         return self._scores.get(file_key(name, "lesions.geojson"))
 
     def corrections(self, name: str) -> tuple[bytes, str]:
-        """The corrections of one slide and their version; an empty collection and "" where there are none."""
+        """The corrections of one slide and their version; an empty collection and "" where there are none.
+
+        Of whatever QuPath wrote, the features have marks, and their classes are those that the page knows.
+        """
         self._record(name)
         try:
-            return self._store().get_with_etag(name + SUFFIX)
+            data, version = self._store().get_with_etag(name + SUFFIX)
         except ObjectNotFoundError:
             return b'{"type": "FeatureCollection", "features": []}', ""
+        return read_corrections(data, self._store().locate(name + SUFFIX), name).to_geojson(), version
 
     def correct(self, name: str, body: bytes, version: str, by: str) -> str:
         """Put ``body`` in the place of the corrections of ``version`` and return the new version.
@@ -169,12 +172,8 @@ class SlideShelf:
         stamp = {"by": by, "at": datetime.now(UTC).isoformat(timespec="seconds")}
         kept = self._marks(name)
         stamped = tuple(
-            Correction.of(
-                c.region,
-                # Who and when are the endpoint's word: a mark keeps its own only where it stands here already.
-                c.mark if (c.mark, c.region.shape.wkb) in kept else c.mark.model_copy(update=stamp),
-                str(c.region.label) != HEALTHY,
-            )
+            # Who and when are the endpoint's word: a mark keeps its own only where it stands here already.
+            c if (c.mark, c.region.shape.wkb) in kept else replace(c, mark=c.mark.model_copy(update=stamp))
             for c in given.corrections
         )
         data = Corrections(about, stamped).to_geojson()

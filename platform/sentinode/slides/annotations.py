@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -67,6 +68,11 @@ class Classes(Frozen):
     )
     """Neither: QuPath's own further classes."""
 
+    @cached_property
+    def roles(self) -> dict[str, Role]:
+        """What each class means, by its name in lower case."""
+        return {name.lower(): role for role in get_args(Role) for name in getattr(self, role)}
+
 
 def tumour_of(regions: Sequence[Region], where: str, classes: Classes | None = None) -> MultiPolygon:
     """The union of the tumour regions less that of the excluded ones; empty where nothing is left. Raises as
@@ -85,8 +91,7 @@ def roles_of(regions: Sequence[Region], where: str, classes: Classes | None = No
 
     Raises SourceError when a region's label is none of ``classes``: a tumour must not go unseen for its name.
     """
-    classes = classes or Classes()
-    role: dict[str, Role] = {n.lower(): r for r in get_args(Role) for n in getattr(classes, r)}
+    role = (classes or Classes()).roles
     unknown = {str(r.label or "") for r in regions if not r.label or r.label.lower() not in role}
     if unknown:
         named = f"of class {', '.join(sorted(unknown - {''})[:5])}" if unknown - {""} else "without a class"

@@ -7,8 +7,9 @@
          "sentinode": {"action": "accept", "lesion": 3, "by": ..., "at": ..., "note": ...}}}]}
 
 An accepted lesion and a drawn tumour are of class ``Tumor``, a rejected lesion is ``Ignore*`` (a drawn healthy area as
-well). Features drawn in QuPath without the member ``sentinode`` count as drawn, by their class. The file speaks of what
-it outlines and of nothing else: tissue without an outline is not thereby healthy.
+well). Features drawn in QuPath without the member ``sentinode`` count as drawn, by their class, of which reading makes
+one of these two where it means one (``macro``, ``Normal``) and which it leaves as it is where it means neither
+(``Stroma``). The file speaks of what it outlines and of nothing else: tissue without an outline is not thereby healthy.
 
 Where outlines of different meaning overlap, a drawn one stands above a judged one: who rejects a lesion for its outline
 draws the right one inside. Among either, the later one stands above.
@@ -80,9 +81,12 @@ class Correction:
 
     @classmethod
     def of(cls, region: Region, mark: Mark, tumour: bool | None = None) -> Correction:
-        """Give ``region`` the class that its action means; ``tumour`` says what was drawn."""
-        is_tumour = {"accept": True, "reject": False, "draw": tumour is not False}[mark.action]
-        label = TUMOUR if is_tumour else HEALTHY
+        """Give ``region`` the class that its action means; ``tumour`` says what was drawn, or else its class does."""
+        role = _CLASSES.roles.get((region.label or "").lower())
+        if mark.action == "draw" and tumour is None and role == "other":
+            return cls(region, mark)
+        drawn = role != "excluded" if tumour is None else tumour
+        label = TUMOUR if {"accept": True, "reject": False, "draw": drawn}[mark.action] else HEALTHY
         return cls(Region(region.shape, label, region.name, region.measurements), mark)
 
 
@@ -175,15 +179,16 @@ def read_corrections(data: bytes, where: str, slide: str) -> Corrections:
             f"{where} has schema_version {about.schema_version}", "1", "use the release that wrote it"
         )
     found = [
-        (bool(_member(feature)), Correction(region, mark))
+        (region, mark, bool(_member(feature)))
         for mark, feature in zip(marks, features, strict=True)
         for region in read_geojson(json.dumps(feature).encode(), where)
     ]
     # Asks for a known class of each.
-    roles = roles_of([correction.region for _, correction in found], where, _CLASSES)
+    roles = roles_of([region for region, *_ in found], where, _CLASSES)
     # QuPath tells neither when nor in which order: Ignore* is what is to be taken away, wherever it stands in the file.
-    ordered = sorted(zip(found, roles, strict=True), key=lambda one: not one[0][0] and one[1] == "excluded")
-    return Corrections(about, tuple(correction for (_, correction), _ in ordered))
+    last = [not is_marked and role == "excluded" for (*_, is_marked), role in zip(found, roles, strict=True)]
+    ordered = sorted(range(len(found)), key=last.__getitem__)
+    return Corrections(about, tuple(Correction.of(*found[n][:2]) for n in ordered))
 
 
 def _member(feature: Any) -> Any:

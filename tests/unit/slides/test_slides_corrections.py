@@ -103,6 +103,21 @@ def test_a_plain_export_of_qupath_counts_as_drawn() -> None:
     assert found.healthy.area == 10_000
 
 
+@pytest.mark.parametrize(
+    ("label", "kept"),
+    [
+        ("macro", "Tumor"),
+        ("tumour", "Tumor"),
+        ("Normal", "Ignore*"),
+        ("None", "Ignore*"),
+        ("Stroma", "Stroma"),
+    ],
+)
+def test_reading_makes_one_of_two_classes_of_what_means_one(label: str, kept: str) -> None:
+    (found,) = read_corrections(write_geojson([region(0, label=label)]), "a", "a").corrections
+    assert (found.region.label, found.region.name) == (kept, "lesion 1")
+
+
 def damaged(**changes: object) -> bytes:
     whole = json.loads(corrections().to_geojson())
     return json.dumps(whole | changes).encode()
