@@ -84,6 +84,8 @@ def score_slides(
             records[record.slide] = record
     ordered = tuple(records[slide.name] for slide in slides)
     all_there = _with_earlier(store, ordered, digest)
+    # Stages are of the table that they stand beside.
+    store.delete(STAGES_NAME)
     store.put(SLIDES_NAME, slides_table(all_there))
     stages, without = stages_csv(all_there)
     if stages is not None:
@@ -98,7 +100,7 @@ def score_slides(
 def _standing(
     store: Store, slides: Sequence[SlideFile], settings: ScoringSettings, digest: str
 ) -> dict[str, SlideScore]:
-    """The records of slides that are done."""
+    """The records of slides that are done; also those of earlier versions name their settings, which the key proves."""
 
     def find(slide: SlideFile) -> SlideScore | None:
         key = record_key(slide.name)
@@ -110,7 +112,7 @@ def _standing(
         by_hand = record.um_px_given and settings.mpp_um_px is None
         same = settings.model_copy(update={"mpp_um_px": record.um_px}) if by_hand else settings
         done = record.status == "done" and record.key == same.key(slide, digest)
-        return record if done else None
+        return record.model_copy(update={"settings": settings.shared}) if done else None
 
     with ThreadPoolExecutor(_READERS) as pool:
         found = list(pool.map(find, slides))
@@ -130,6 +132,13 @@ def _with_earlier(store: Store, records: Sequence[SlideScore], digest: str) -> t
         if record.bundle == digest and all(map(record.is_comparable_with, done))
     }
     found.update({record.slide: record for record in records})
+    otherwise = {record.slide for record in earlier} - found.keys()
+    if otherwise:
+        log.warning(
+            "%d slides were scored by another model or other settings, and leave the table: %s",
+            len(otherwise),
+            ", ".join(sorted(otherwise)[:5]),
+        )
     return tuple(found[name] for name in sorted(found))
 
 

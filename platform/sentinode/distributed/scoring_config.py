@@ -61,6 +61,14 @@ class ScoringSettings(Frozen):
                 "score by another pooling first; sentinode screen then fits one on the heat maps",
             )
 
+    @property
+    def shared(self) -> str:
+        """Digest of what slides of one table share, beside threshold and size of cells, which their records name."""
+        each = {"mpp_um_px", "method", "stride_px", "operating_point", "lesion_threshold"}
+        pooled = {"pooling"} if self.fitted else set()
+        parts = [FORMAT, self.model_dump(mode="json", exclude=each | pooled)]
+        return hashlib.sha256(canonical_json(parts)).hexdigest()
+
     def key(self, slide: SlideFile, bundle: str) -> str:
         """Digest of all that decides the scores of ``slide`` by model ``bundle``."""
         parts = [FORMAT, self.model_dump(mode="json"), bundle, slide.url, slide.version]

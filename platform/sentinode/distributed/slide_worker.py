@@ -175,6 +175,7 @@ class SlideWorker:
             status="done",
             key=settings.key(file, self._digest),
             bundle=self._digest,
+            settings=settings.shared,
             pooling=(settings.fitted or settings).pooling.method.value,
             tissue_mm2=plan.tissue.area_mm2,
             threshold=self._model.point.threshold,

@@ -45,6 +45,8 @@ class SlideScore(Record):
     """Digest of settings, model and version of the file: another one is scored again."""
     bundle: str
     """Digest of the model."""
+    settings: str = ""
+    """Digest of the settings that slides of one table share. Empty in records of earlier versions."""
     score: float | None = None
     """Higher with more suspicion."""
     score_low: float | None = None
@@ -86,13 +88,15 @@ class SlideScore(Record):
     notice: str = Field(default=RESEARCH_USE_ONLY)
 
     def is_comparable_with(self, other: SlideScore) -> bool:
-        """Whether both may stand in one table: pooled and outlined alike, on cells of one size. A failed slide disturbs
-        none.
+        """Whether both may stand in one table: scored by the same settings, on cells of one size.
+
+        A failed slide disturbs none. Of a record of an earlier version only pooling and threshold are known.
         """
         if self.stride_um is None or other.stride_um is None:
             return True
         near = math.isclose(self.stride_um, other.stride_um, rel_tol=_SAME_CELLS)
-        return near and (self.pooling, self.threshold) == (other.pooling, other.threshold)
+        same = self.settings == other.settings or not (self.settings and other.settings)
+        return near and same and (self.pooling, self.threshold) == (other.pooling, other.threshold)
 
 
 def slides_table(records: Sequence[SlideScore]) -> bytes:

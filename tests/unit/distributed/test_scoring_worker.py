@@ -231,19 +231,6 @@ def test_what_a_bundle_cannot_do_is_said(registry: Store, dense: str, padded: st
     assert lesion_point(able, _settings()).name == "balanced"
 
 
-def test_key_changes_with_settings_model_and_file() -> None:
-    file = SlideFile("a", "/s/a.tif", "1/100")
-    base = ScoringSettings()
-    keys = {
-        base.key(file, "b"),
-        base.key(file, "c"),
-        base.key(file._replace(version="2/100"), "b"),
-        ScoringSettings(stride_px=64).key(file, "b"),
-    }
-    assert len(keys) == 4
-    assert base.key(file, "b") == ScoringSettings().key(file, "b")
-
-
 def test_reading_ahead_keeps_order_and_raises_at_the_tile() -> None:
     tiles = [Tile(i, 0, 1, 1) for i in range(9)]
 
