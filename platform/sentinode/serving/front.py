@@ -33,6 +33,7 @@ _SERVER: Final = (
     "timeout_keep_alive_task",
     "timeout_keep_alive_handler",
     "_unset_keepalive_if_required",
+    "shutdown",
 )
 """What is needed of uvicorn's objects of a request and of a connection."""
 
@@ -56,11 +57,16 @@ def front(cycle: Any, lane: Lane) -> None:
 
 
 class _Front(asyncio.Protocol):
-    """``server``: uvicorn's protocol of the connection."""
+    """``server``: uvicorn's protocol of the connection.
+
+    A server that shuts down closes the connections whose last cycle is complete, and takes ``keep_alive`` from the
+    others: so the last cycle, which is over, stands for the prediction that is under way.
+    """
 
     def __init__(self, server: Any, lane: Lane) -> None:
         self._server = server
         self._transport = server.transport
+        self._cycle = server.cycle
         self._lane = lane
         self._reader = _Reader(lane.path.encode())
         self._begun: Begun | None = None
@@ -82,6 +88,7 @@ class _Front(asyncio.Protocol):
             self._leave_to_server(data)
             return
         self._data = data
+        self._cycle.response_complete = False
         self._server._unset_keepalive_if_required()
         self._begun.answer.add_done_callback(self._answer)
 
@@ -91,6 +98,7 @@ class _Front(asyncio.Protocol):
     def _answer(self, answer: asyncio.Future[Any]) -> None:
         begun, data = self._begun, self._data
         assert begun is not None
+        self._cycle.response_complete = True
         self._begun, self._data = None, b""
         if self._is_lost or self._transport.is_closing():
             if not answer.cancelled():
@@ -106,7 +114,7 @@ class _Front(asyncio.Protocol):
             self._lane.end(begun, None)
             self._leave_to_server(data + self._next)
             return
-        if self._next:
+        if self._next and self._cycle.keep_alive:
             data, self._next = self._next, b""
             self._transport.resume_reading()
             self.data_received(data)
@@ -123,6 +131,11 @@ class _Front(asyncio.Protocol):
 
     def _write(self, begun: Begun, status: int, reply: bytes) -> None:
         server = self._server
+        if not self._cycle.keep_alive:
+            self._transport.write(reply.replace(b"\r\n", b"\r\nconnection: close\r\n", 1))
+            self._lane.end(begun, status)
+            self._transport.close()
+            return
         self._transport.write(reply)
         self._lane.end(begun, status)
         server.timeout_keep_alive_task = server.loop.call_later(
@@ -133,6 +146,9 @@ class _Front(asyncio.Protocol):
         self._transport.set_protocol(self._server)
         self._transport.resume_reading()
         self._server.data_received(data)
+        if not self._cycle.keep_alive:
+            # It shuts down, and meant the cycle before: now it means the one that has begun.
+            self._server.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left, or the server closed."""

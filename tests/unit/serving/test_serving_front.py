@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from replica_parts import Asked, Server, StandIn, lane_to
+from replica_parts import Asked, Connection, Server, StandIn, lane_to
 from served_parts import served
 from serving_parts import encode, random_patches, sealed_registry, started_endpoint
 
@@ -187,6 +187,50 @@ def test_client_that_leaves_gives_its_place_back(start: Start) -> None:
     time.sleep(0.4)
     assert places_are_free(server)
     assert server.replica._metrics_manager.ingress[-1]["status_code"] == "499"
+
+
+def test_what_is_under_way_when_the_server_shuts_down_is_answered(registry: tuple[Any, str, Any]) -> None:
+    endpoint = started_endpoint(registry[0], registry[1], ApiKeys([KEY]), batch_wait_ms=400.0)
+    replica = StandIn()
+    replica._user_callable_asgi_app = asked = Asked(endpoint)
+    with served(lane_to(replica)) as url:
+        client = Connection(url)
+        client.ask(request())
+        client.send(request())
+        time.sleep(0.1)
+        client.send(request())
+        time.sleep(0.1)
+        assert (replica._metrics_manager.ongoing, asked.requests) == (1, 1)
+        began_s = time.monotonic()
+    assert time.monotonic() - began_s < 2, "the connection is not kept until it has been idle for long"
+    status, headers, _ = client.reply()
+    assert (status, headers["connection"]) == (200, "close"), "what came behind it was not begun"
+    assert client.is_closed()
+    assert replica._metrics_manager.ongoing == 0
+    client.close()
+
+
+def test_shutdown_reaches_what_goes_the_long_way_after_all(
+    registry: tuple[Any, str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = started_endpoint(registry[0], registry[1], ApiKeys([KEY]), batch_wait_ms=400.0)
+    replica = StandIn()
+    replica._user_callable_asgi_app = Asked(endpoint)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with served(lane_to(replica)) as url:
+        client = Connection(url)
+        client.ask(request())
+        monkeypatch.setattr(endpoint.fleet.catalogue.default.stable.engine, "predict", fail)
+        client.send(request())
+        time.sleep(0.1)
+        began_s = time.monotonic()
+    assert time.monotonic() - began_s < 3
+    status, headers, _ = client.reply()
+    assert (status, headers["connection"]) == (500, "close")
+    client.close()
 
 
 def test_idle_connection_is_closed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
