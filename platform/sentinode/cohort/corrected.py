@@ -6,7 +6,7 @@ first: they teach it most (uncertainty sampling; Lewis & Gale 1994).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import Final
@@ -21,6 +21,7 @@ from sentinode.cohort.source import SlideSource, reference
 from sentinode.data.ingest.config import IngestConfig
 from sentinode.data.ingest.sampling import SamplingConfig
 from sentinode.data.sources.base import SPLITS, Listing, slide_columns
+from sentinode.data.sources.known import is_official_test
 from sentinode.errors import SourceError
 from sentinode.schema import Split
 from sentinode.slides.corrections import SCORE, SUFFIX, Corrections, read_corrections
@@ -28,6 +29,7 @@ from sentinode.slides.listing import names_of, slides_among
 from sentinode.slides.reader import open_slide
 from sentinode.storage import Store, absolute_url, join_url, open_parent, open_store
 
+_SHOWN: Final = 5
 _OF_MODELS: Final = (".tissue.geojson", ".lesions.geojson")
 """What a model wrote of a slide."""
 UNKNOWN_PROBABILITY: Final = 0.5
@@ -69,13 +71,24 @@ def corrected_patches(config: IngestConfig) -> tuple[SlideSource, Listing]:
         slides=slides,
         centres=centres,
         patients=patients,
-        warnings=tuple(
-            f"{found.overlaps} pairs of outlines of {found.slide.slide} overlap and say different things: "
-            "what was drawn counts there, else the later one"
-            for found in files
-            if found.overlaps
-        ),
+        warnings=tuple(_warnings(files)),
     )
+
+
+def _warnings(files: Sequence[Corrections]) -> Iterable[str]:
+    tests = sorted(found.slide.slide for found in files if is_official_test(found.slide.slide))
+    if tests:
+        more = f" and {len(tests) - _SHOWN} more" if len(tests) > _SHOWN else ""
+        yield (
+            f"{len(tests)} corrected slides are test slides of Camelyon16 ({', '.join(tests[:_SHOWN])}{more}): a model "
+            "that trains on them must not be measured on them; take their files out of the folder to leave them out"
+        )
+    for found in files:
+        if found.overlaps:
+            yield (
+                f"{found.overlaps} pairs of outlines of {found.slide.slide} overlap and say different things: "
+                "what was drawn counts there, else the later one"
+            )
 
 
 def choose_corrected(

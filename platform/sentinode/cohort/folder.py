@@ -18,7 +18,13 @@ from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
 from sentinode.config import Frozen
-from sentinode.data.sources.known import Defect, camelyon_name, negatives_usable, slide_defect
+from sentinode.data.sources.known import (
+    Defect,
+    camelyon_name,
+    is_official_test,
+    negatives_usable,
+    slide_defect,
+)
 from sentinode.errors import SourceError
 from sentinode.evaluation.slide_reference import read_camelyon16_reference, read_stage_labels
 from sentinode.schema import NodeClass, Split
@@ -86,7 +92,7 @@ def find_slides(store: Store) -> Cohort:
                 size_bytes=info.size_bytes,
                 annotation=annotation.key if annotation else None,
                 negatives=negatives_usable(name),
-                split=Split.TEST if (camelyon_name(name) or "").startswith("test_") else None,
+                split=Split.TEST if is_official_test(name) else None,
             )
         )
     if not found:

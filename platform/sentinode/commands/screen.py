@@ -10,6 +10,7 @@ from tyro.conf import Positional
 from sentinode.cohort.reference import read_reference
 from sentinode.commands.slides_input import SLIDE_MODEL, heat_maps, load_scores
 from sentinode.data.sources.base import slide_columns
+from sentinode.data.sources.known import is_official_test
 from sentinode.errors import ConfigError, EvaluationError
 from sentinode.evaluation.slide_model import ScreeningConfig, SlideModel, fit_slide_model
 from sentinode.evaluation.slide_record import SlideScore
@@ -20,7 +21,7 @@ from sentinode.storage import StoreUrl, open_parent, open_store
 log = logging.getLogger(__name__)
 
 _TEST: Final = "test_"
-"""How Camelyon16 names its test slides."""
+"""How slides begin that test, Camelyon16's and others."""
 
 
 class ScreenCommand(ScreeningConfig):
@@ -60,7 +61,7 @@ def fit(config: ScreenCommand) -> SlideModel:
     store = open_store(config.scores)
     scores = load_scores(store)
     done = [score for score in scores if score.status == "done"]
-    official = [score.slide for score in done if score.slide.startswith(_TEST)]
+    official = [score.slide for score in done if _tests(score.slide)]
     if official:
         raise EvaluationError(
             f"{official[0]} and {len(official) - 1} more are test slides by their name",
@@ -78,6 +79,10 @@ def fit(config: ScreenCommand) -> SlideModel:
         {name: getattr(config, name) for name in ScreeningConfig.model_fields}
     )
     return fit_slide_model(found, labels, by_patient, bundle, settings)
+
+
+def _tests(slide: str) -> bool:
+    return is_official_test(slide) or slide.lower().startswith(_TEST)
 
 
 def describe(model: SlideModel) -> list[str]:

@@ -17,6 +17,7 @@ from sentinode.data.columns import columns_of_shards, read_keys
 from sentinode.data.fingerprint import Floats, NearPair, find_near_duplicates, frequencies
 from sentinode.data.manifest import ShardRecord, load_manifest
 from sentinode.data.shard_set import ShardSet
+from sentinode.data.sources.known import current_name
 from sentinode.errors import LeakError
 from sentinode.schema import PATCH_PX, Split
 
@@ -89,7 +90,7 @@ class _Loaded:
     cache: ShardCache
     keys: KeyTable
     slides: dict[str, None]
-    """Distinct, in manifest order."""
+    """Distinct, in manifest order, by their current names: data sets name one slide in different ways."""
     patients: dict[str, None]
 
     def names(self, ids: Ids) -> tuple[int, tuple[str, ...]]:
@@ -155,7 +156,8 @@ def _load(manifest_urls: Sequence[str]) -> Iterator[_Loaded]:
             for columns in columns_of_shards(records, cache):
                 digests.append(digests_of(columns.keys))
                 labels.append(columns.labels)
-                slides |= dict.fromkeys(name for name in columns.slides if name is not None)
+                named = dict.fromkeys(name for name in columns.slides if name is not None)
+                slides |= {current_name(name): None for name in named}
                 patients |= dict.fromkeys(name for name in columns.patients if name is not None)
             keys = KeyTable.of(np.concatenate(digests), np.concatenate(labels))
             part = AuditedPart(

@@ -95,6 +95,19 @@ def test_a_tumour_drawn_inside_a_rejected_lesion_is_tumour_and_told(slides: Path
     assert [words.split(" overlap")[0] for words in listing.warnings] == ["1 pairs of outlines of a"]
 
 
+def test_corrections_of_official_test_slides_are_told(slides: Path, tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    for name in ("test_001", "a"):
+        about = CorrectedSlide(slide=name, slide_url=str(slides / "a.tif"))
+        mark = Correction.of(Region(box(200, 200, 400, 300)), Mark())
+        (tmp_path / "c" / f"{name}{SUFFIX}").write_bytes(Corrections(about, (mark,)).to_geojson())
+    _, listing = corrected_patches(IngestConfig(corrections=str(tmp_path / "c"), out=str(tmp_path / "out")))
+    (warning,) = listing.warnings
+    assert warning.startswith(
+        "1 corrected slides are test slides of Camelyon16 (test_001): a model that trains"
+    )
+
+
 def test_a_name_that_two_slides_share_is_the_whole_key_as_in_the_scores(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / "slides" / folder).mkdir(parents=True)

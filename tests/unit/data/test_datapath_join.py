@@ -80,6 +80,20 @@ def test_what_stands_in_two_splits_is_refused_and_no_data_set_is_left(tmp_path: 
         assert list(open_store(str(tmp_path / "both")).list()) == []
 
 
+def test_a_slide_is_one_under_all_its_names(tmp_path: Path) -> None:
+    train = plain(range(10), slide="camelyon16_train_tumor_001")
+    valid = plain(range(10, 20), slide="camelyon16_train_tumor_009") + plain(
+        range(20, 30), slide="camelyon16_train_normal_086"
+    )
+    first = write(tmp_path, "first", {Split.TRAIN: train, Split.VALID: valid})
+    for number, name in enumerate(("tumor_009", "tumor_111")):
+        other = write(tmp_path, f"other-{number}", {Split.TRAIN: plain(range(50, 53), 1, slide=name)})
+        with pytest.raises(LeakError, match=f"both/train and both/valid share {name}"):
+            joined(tmp_path, first, other)
+    more = write(tmp_path, "more", {Split.TRAIN: plain(range(50, 53), 1, slide="tumor_001")})
+    assert joined(tmp_path, first, more).splits[Split.TRAIN].slides == 1
+
+
 def test_a_patch_with_two_labels_is_refused(tmp_path: Path) -> None:
     other = write(tmp_path, "other", {Split.TRAIN: plain(range(2), 1, slide="a")})
     with pytest.raises(LabelConflictError, match="2 patches have two labels"):

@@ -191,8 +191,9 @@ class TestCommands:
                 slide_model=model_url,
             )
 
-    def test_test_slides_choose_nothing(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("name", ["test_001", "Test_001", "camelyon16_test_001", "test_of_ours"])
+    def test_test_slides_choose_nothing(self, tmp_path: Path, name: str) -> None:
         heat, _ = cohort(1)
-        self._scored(open_store(str(tmp_path)), {"test_001": heat["s0000"]})
+        self._scored(open_store(str(tmp_path)), {name: heat["s0000"]})
         with pytest.raises(EvaluationError, match="test slides by their name"):
             screen(ScreenCommand(scores=str(tmp_path), reference=str(tmp_path)))

@@ -84,6 +84,11 @@ def current_name(slide: str) -> str:
     return RENAMED.get(name, name)
 
 
+def is_official_test(slide: str) -> bool:
+    """Whether Camelyon16 tests by this slide, under any of its names."""
+    return (camelyon_name(slide) or "").startswith("test_")
+
+
 def negatives_usable(slide: str) -> bool:
     """Whether tissue outside of the annotations may be taken as negative."""
     return slide_defect(slide) not in (Defect.MISFILED, Defect.NOT_EXHAUSTIVE)
