@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { byId, make, percent } from "./dom.js";
 import { Stage, boundsOf } from "./stage.js";
-import { slideFlags } from "./words.js";
+import { slideCautions } from "./words.js";
 
 const LENGTH = "Longest diameter um", SCORE = "Score", TUMOUR = "Tumor", HEALTHY = "Ignore*";
 let name = null, stage = null, version = "", lesions = [], marks = new Map(), areas = [], chosen = null, isChanged = false;
@@ -31,11 +31,11 @@ const whyNot = (reason) => `failed: ${reason.split("\n")[0].replace(/\S*\//g, ""
 
 function list(slides) {
   byId("slide-list").replaceChildren(...slides.map(({ rank, group, why, score }) => {
-    const isDone = score.status === "done";
+    const isDone = score.status === "done", cautions = slideCautions(score);
     const words = isDone ? `score ${score.score?.toFixed(3) ?? "unknown"}, ${counted(score.lesions)}, ${score.node_class ?? "no class"}` : whyNot(score.reason);
     const button = make("button", { type: "button", disabled: !isDone, title: isDone ? why : score.reason, onclick: () => open(score.slide, button) },
       make("b", {}, `${rank}. ${score.slide}`), make("span", {}, words), group ? make("span", { class: "group" }, group) : null,
-      score.flags.length ? make("span", { class: "flags" }, slideFlags(score.flags)) : null);
+      cautions ? make("span", { class: "flags" }, cautions) : null);
     return make("li", {}, button);
   }));
 }

@@ -17,7 +17,11 @@ const SLIDE_FLAGS = {
   too_many_lesions: "too many lesions to list them all",
 };
 
-export const slideFlags = (flags) => flags.map((flag) => SLIDE_FLAGS[flag] ?? flag.replaceAll("_", " ")).join("; ");
+export function slideCautions({ flags, blurred_of_tissue: blurred }) {
+  const share = Math.round(100 * (blurred ?? 0));
+  const words = flags.filter((flag) => flag !== "blurred" || !share).map((flag) => SLIDE_FLAGS[flag] ?? flag.replaceAll("_", " "));
+  return [...words, ...(share ? [`${share} % of the tissue is blurred and was left out`] : [])].join("; ");
+}
 export const flagName = (flag) => FLAGS[flag]?.[0] ?? flag.replaceAll("_", " ");
 export const flagReason = (flag) => FLAGS[flag]?.[1] ?? "The endpoint flagged this patch.";
 export const isAbstained = (reply) => reply.abstained ?? (reply.flags ?? []).length > 0;

@@ -66,6 +66,7 @@ def folder(tmp_path: Path) -> Path:
     done = SlideScore(
         slide=NAME, url=str(slide), status="done", key="k" * 64, bundle="b" * 64, score=0.93, lesions=1,
         node_class="micro", um_px=0.5, width_px=WIDTH, height_px=HEIGHT, flags=("pen",),
+        blurred_of_tissue=0.04,
     )  # fmt: skip
     failed = SlideScore(
         slide="node 2", url="gone.tif", status="failed", reason="no such file", key="k" * 64, bundle="b" * 64
@@ -253,7 +254,9 @@ def test_a_pathologist_reads_and_corrects(page: Page, folder: Path) -> None:
     page.get_by_role("button", name=NAME).click()
     expect(page.get_by_text("1 lesion", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="node 2")).to_be_disabled()
-    expect(page.get_by_text("pen marks were left out")).to_be_visible()
+    expect(
+        page.get_by_text("pen marks were left out; 4 % of the tissue is blurred and was left out")
+    ).to_be_visible()
     page.get_by_role("button", name="1. micro").click()
     expect(page.locator(".outlines .found.chosen")).to_have_count(1)
     page.wait_for_timeout(1000)

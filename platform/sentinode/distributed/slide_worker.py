@@ -178,6 +178,7 @@ class SlideWorker:
             settings=settings.shared,
             pooling=(settings.fitted or settings).pooling.method.value,
             tissue_mm2=plan.tissue.area_mm2,
+            blurred_of_tissue=0.0 if settings.whole_slide else plan.tissue.blurred_of_tissue,
             threshold=self._model.point.threshold,
             operating_point=self._model.point.name,
             method=self._model.method,

@@ -64,6 +64,8 @@ class SlideScore(Record):
     """Longest diameter of the largest lesion."""
     tumour_mm2: float | None = None
     tissue_mm2: float | None = None
+    blurred_of_tissue: float | None = None
+    """Share of the tissue that was left out for its blur. Not known of records of earlier versions."""
     cells: int | None = None
     """Cells that were scored."""
     threshold: float | None = None

@@ -1,8 +1,8 @@
 """In which order to read scored slides, and which of them the ``screening`` point sets aside.
 
 A slide may be set aside when none of its cells reaches the threshold of that point (or, by a slide model, when its
-score stays below the threshold that validation slides chose), and nothing speaks against the reading: no pen, no
-blur, no doubtful tissue. Slides that failed are never set aside.
+score stays below the threshold that validation slides chose), and nothing speaks against the reading: no pen, next
+to no blur, no doubtful tissue. Slides that failed are never set aside.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from sentinode.evaluation.slide_record import SlideScore
 from sentinode.schema import RESEARCH_USE_ONLY
 
 SCREENING: Final = "screening"
+MOST_BLURRED: Final = 0.01
+"""Share of the tissue that may be left out for its blur where a slide is set aside: a few cells at a slide's edge. The
+flag ``blurred`` comes far later."""
 ABOUT_PATCHES: Final = (
     "The threshold was chosen on patches, and so is what is promised of it. Whether slides that are set aside are free "
     "of metastases only slides with a diagnosis can show: sentinode evaluate --slides measures it."
@@ -128,14 +131,15 @@ def _judged(score: SlideScore, highest: float | None, rule: ScreeningRule) -> tu
             Group.NOT_JUDGED,
             f"not scored: {score.reason.splitlines()[0] if score.reason else 'no heat map'}",
         )
-    unjudged = f"not all of it was judged: {', '.join(score.flags)}"
+    left_out = _left_out(score)
+    unjudged = f"not all of it was judged: {', '.join(left_out)}"
     of_slide = rule.level == "slide"
     value = (score.score or 0.0) if of_slide else highest
     if value >= rule.threshold:
         what = "its score is" if of_slide else "a cell reaches"
         why = f"{what} {value:.3f}, the {rule.name} threshold is {rule.threshold:.3f}"
-        return Group.READ, f"{why}; {unjudged}" if score.flags else why
-    if score.flags:
+        return Group.READ, f"{why}; {unjudged}" if left_out else why
+    if left_out:
         return Group.NOT_JUDGED, unjudged
     if of_slide:
         return (
@@ -143,6 +147,15 @@ def _judged(score: SlideScore, highest: float | None, rule: ScreeningRule) -> tu
             f"its score {value:.3f} is below the {rule.name} threshold of {rule.threshold:.3f}",
         )
     return Group.ASIDE, f"no cell reaches the {rule.name} threshold of {rule.threshold:.3f}"
+
+
+def _left_out(score: SlideScore) -> tuple[str, ...]:
+    """Why a part of a slide was not judged, or its tissue is doubtful."""
+    blurred = score.blurred_of_tissue or 0.0
+    if blurred <= MOST_BLURRED:
+        return score.flags
+    told = f"blurred ({100 * blurred:.1f} % of the tissue)"
+    return (*(flag for flag in score.flags if flag != "blurred"), told)
 
 
 def _urgency(score: SlideScore) -> tuple[float, float, str]:
@@ -155,6 +168,12 @@ def _cautions(scores: Sequence[SlideScore], rule: ScreeningRule) -> tuple[str, .
     if len(models) > 1:
         found.append(
             f"The slides were scored by {len(models)} different models: their scores do not compare."
+        )
+    unknown = sum(score.status == "done" and score.blurred_of_tissue is None for score in scores)
+    if unknown:
+        found.append(
+            f"{unknown} slides were scored by an earlier version, which did not record how much of their tissue "
+            "was left out for its blur: only more than 20 % is flagged."
         )
     if any(score.um_px_given for score in scores):
         found.append("The pixel size of some slides was given by hand; if it is wrong, so is their score.")

@@ -144,7 +144,7 @@ def test_files_of_a_slide(registry: Store, dense: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(
         heat[scored], card.calibration.probabilities(logits[scored]), atol=1e-6, rtol=0
     )
-    assert record.cells == scored.sum()
+    assert (record.cells, record.blurred_of_tissue) == (scored.sum(), plan.tissue.blurred_of_tissue)
     assert record.score == pytest.approx(np.sort(heat[scored])[-10:].mean())
     lesions = read_geojson(out.get(file_key("node", "lesions.geojson")), "lesions")
     assert record.lesions == len(lesions) == (record.macro or 0) + (record.micro or 0) + (record.itc or 0)
@@ -201,6 +201,7 @@ def test_slide_without_tissue_is_refused_unless_all_is_asked_for(
         SlideWorker(registry.url, dense, _settings(), out, Compute()).plan(file)
     worker = SlideWorker(registry.url, dense, _settings(whole_slide=True), out, Compute())
     plan, _, record = _score(worker, file)
+    assert record.blurred_of_tissue == 0
     assert record.cells == plan.grid.rows * plan.grid.columns
     assert "nearly_nothing" in record.flags
 

@@ -28,6 +28,7 @@ def score(slide: str, value: float | None = 0.5, **changes: object) -> SlideScor
         "key": "k",
         "bundle": "ab" * 32,
         "pooling": "top-k mean",
+        "blurred_of_tissue": 0.0,
     }
     return SlideScore(slide=slide, score=value, **(settings | changes))  # type: ignore[arg-type]
 
@@ -58,6 +59,26 @@ def test_only_a_slide_that_was_judged_whole_and_stays_below_is_set_aside() -> No
     assert [e.score.slide for e in worklist().of(Group.ASIDE)] == ["quiet"]
     assert [e.score.slide for e in worklist().of(Group.NOT_JUDGED)] == ["blurred", "broken"]
     assert worklist().of(Group.NOT_JUDGED)[1].why == "not scored: broken.tif is truncated"
+
+
+def test_a_slide_of_which_more_than_a_hundredth_is_blurred_is_not_set_aside() -> None:
+    def judged(blurred: float | None, flags: tuple[str, ...] = (), highest: float = 0.01) -> tuple[str, str]:
+        given = score("a", 0.01, blurred_of_tissue=blurred, flags=flags)
+        (entry,) = order_slides([given], {"a": highest}, RULE).entries
+        return entry.group, entry.why
+
+    assert judged(0.01)[0] == Group.ASIDE
+    assert judged(0.15) == (Group.NOT_JUDGED, "not all of it was judged: blurred (15.0 % of the tissue)")
+    assert judged(0.3, ("blurred", "pen"))[1].endswith("judged: pen, blurred (30.0 % of the tissue)")
+    assert judged(0.15, highest=0.5)[1].endswith("not all of it was judged: blurred (15.0 % of the tissue)")
+
+
+def test_records_of_earlier_versions_do_not_say_how_much_is_blurred_and_the_list_tells() -> None:
+    old = score("old", 0.01, blurred_of_tissue=None)
+    found = order_slides([old, *SCORES], {**HIGHEST, "old": 0.01}, RULE)
+    assert [entry.score.slide for entry in found.of(Group.ASIDE)] == ["old", "quiet"]
+    assert any(caution.startswith("1 slides were scored by an earlier version") for caution in found.cautions)
+    assert not any("earlier version" in caution for caution in worklist().cautions)
 
 
 def test_the_promise_and_what_it_does_not_say_stand_on_the_list() -> None:
