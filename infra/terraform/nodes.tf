@@ -119,10 +119,12 @@ resource "aws_eks_node_group" "this" {
     }
   }
 
-  # The cluster autoscaler finds its groups by these.
+  # The cluster autoscaler finds its groups by the first two. Of an empty group it knows CPUs, memory, GPUs, labels and taints, but no
+  # disk, and every pod asks for some: without the third no group that stands at 0 would ever grow. 85 %: the kubelet keeps the rest.
   tags = {
-    "k8s.io/cluster-autoscaler/enabled"       = "true"
-    "k8s.io/cluster-autoscaler/${local.name}" = "owned"
+    "k8s.io/cluster-autoscaler/enabled"                                   = "true"
+    "k8s.io/cluster-autoscaler/${local.name}"                             = "owned"
+    "k8s.io/cluster-autoscaler/node-template/resources/ephemeral-storage" = "${floor(each.value.disk_gib * 0.85)}Gi"
   }
 
   # The autoscaler moves it; Terraform must not move it back.

@@ -70,7 +70,7 @@ variable "administrators" {
 }
 
 variable "node_groups" {
-  description = "Groups of nodes by name. `gpu` takes the GPU image, a label and a taint; `spot` a label and a taint."
+  description = "Groups of nodes by name. `gpu` takes the GPU image, a label and a taint; `spot` a label and a taint. A batch worker asks for 50 GiB of disk, one with a GPU for 100."
   type = map(object({
     instance_types = list(string)
     minimum        = number
