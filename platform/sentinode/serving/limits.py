@@ -1,7 +1,8 @@
 """What a request body must be before any decoder sees it: format by content, then size from the header.
 
 Decoders are the largest attack surface of an image endpoint. So only three formats pass, and nothing is
-decoded whose header promises other than 96x96 RGB pixels of 8 bits: a decompression bomb ends here.
+decoded whose header promises other than 96x96 RGB pixels of 8 bits: a decompression bomb ends here. What the header
+does not bound is counted: scans, chunks, frames and tags of a small file can keep a decoder busy for seconds.
 """
 
 from __future__ import annotations
@@ -26,6 +27,20 @@ _PATCH_FRAME: Final = (8, PATCH_PX, PATCH_PX, 3)
 _SMALL_JPEG_BYTES: Final = 1 << 16
 _PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_RGB: Final = 2
+_CHUNK: Final = struct.Struct(">I4s")
+_ANCILLARY: Final = 0x20
+"""The bit of a chunk's name that says: pixels can be read without it."""
+_TIFF_BYTES: Final = frozenset({1, 2, 7})
+"""Types of TIFF tags that need not be unpacked: BYTE, ASCII, UNDEFINED."""
+_TIFF_OFFSETS: Final = frozenset({4, 13})
+_TIFF_DIRECTORIES: Final = frozenset({34665, 34853, 40965})
+"""Tags that lead to a directory of their own, which Pillow reads: Exif, GPS, interoperability."""
+_MOST_SCANS: Final = 64
+"""Encoders write up to ten or so; each costs a decoder over ten microseconds, and a megabyte holds 95,000."""
+_MOST_CHUNKS: Final = 256
+_MOST_TAGS: Final = 128
+_MOST_VALUES: Final = 2048
+"""Of all tags together: strips of a row for each colour are 288, and their lengths are as many."""
 
 
 class ImageFormat(StrEnum):
@@ -96,6 +111,12 @@ def is_bounded_jpeg(body: bytes) -> bool:
     return first >= 0 and first == body.rfind(_START_OF_SCAN)
 
 
+def check_scans(body: bytes) -> None:
+    """Refuse a JPEG of more scans than any encoder writes (422)."""
+    if (scans := body.count(_START_OF_SCAN)) > _MOST_SCANS:
+        raise _too_many(f"the JPEG has {scans} scans", _MOST_SCANS)
+
+
 def check_png_header(body: bytes) -> None:
     """Refuse a PNG that is not 96x96, RGB, 8 bits (422) or has no readable header (400)."""
     if len(body) < 29 or body[8:16] != b"\x00\x00\x00\x0dIHDR":
@@ -104,6 +125,56 @@ def check_png_header(body: bytes) -> None:
     check_size(width_px, height_px)
     if (bits, colour_type) != (8, _PNG_RGB):
         raise wrong_colours(f"a PNG of colour type {colour_type} with {bits} bits")
+
+
+def essential_png(body: bytes) -> bytes:
+    """The PNG without the chunks that say nothing of its pixels: texts and profiles unpack to megabytes each.
+
+    Raises RequestError 422 where there are several images, or hundreds of chunks.
+    """
+    kept, at = [_PNG_MAGIC], len(_PNG_MAGIC)
+    for _ in range(_MOST_CHUNKS):
+        if at + _CHUNK.size > len(body):
+            break
+        size, kind = _CHUNK.unpack_from(body, at)
+        begin, at = at, at + size + 12
+        if kind == b"acTL" and body[begin + 8 : begin + 12] != b"\x00\x00\x00\x01":
+            raise several_images()
+        if not kind[0] & _ANCILLARY:
+            kept.append(body[begin:at])
+        if kind == b"IEND":
+            break
+    else:
+        raise _too_many("the PNG has too many chunks", _MOST_CHUNKS)
+    return b"".join(kept)
+
+
+def check_tiff_header(body: bytes) -> None:
+    """Refuse a TIFF of several images, of too many tags or of too many values (422).
+
+    Raises struct.error where a directory lies beyond the end.
+    """
+    order = "<" if body.startswith(b"II") else ">"
+    (first,) = struct.unpack_from(f"{order}I", body, 4)
+    waiting, tags, values = [first], 0, 0
+    while waiting:
+        at = waiting.pop()
+        (count,) = struct.unpack_from(f"{order}H", body, at)
+        # Directories that lead to each other end here as well.
+        tags += count
+        if tags > _MOST_TAGS:
+            raise _too_many("the TIFF has too many tags", _MOST_TAGS)
+        for number in range(count):
+            tag, kind, size, place = struct.unpack_from(f"{order}HHII", body, at + 2 + 12 * number)
+            values += 0 if kind in _TIFF_BYTES else size
+            if tag in _TIFF_DIRECTORIES:
+                if kind not in _TIFF_OFFSETS or size != 1:
+                    raise corrupt(ImageFormat.TIFF, ValueError(f"tag {tag} is no offset"))
+                waiting.append(place)
+        if values > _MOST_VALUES:
+            raise _too_many("the TIFF has too many values in its tags", _MOST_VALUES)
+        if at == first and struct.unpack_from(f"{order}I", body, at + 2 + 12 * count) != (0,):
+            raise several_images()
 
 
 def check_size(width_px: int, height_px: int) -> None:
@@ -115,6 +186,15 @@ def check_size(width_px: int, height_px: int) -> None:
             "cut patches at the card's microns per pixel; the endpoint does not resize",
             status=422,
         )
+
+
+def several_images() -> RequestError:
+    """The error for a file of more than one image."""
+    return RequestError("the file holds several images", "one image a request", status=422)
+
+
+def _too_many(found: str, most: int) -> RequestError:
+    return RequestError(found, f"at most {most}", "save the patch anew, as a plain PNG", status=422)
 
 
 def wrong_colours(found: str) -> RequestError:

@@ -20,7 +20,7 @@ from sentinode.evaluation.calibrator import Calibration
 from sentinode.schema import PATCH_PX
 from sentinode.serving.engine import Engine, Scores
 from sentinode.serving.limits import is_bounded_jpeg
-from sentinode.serving.protocol import decode_into
+from sentinode.serving.protocol import decode_into, decode_jpeg_into
 from sentinode.serving.quality import Flag, Quality
 
 Check = Callable[[NDArray[np.uint8]], Quality]
@@ -63,7 +63,7 @@ def decoded_at_once(job: Job) -> Job:
         return job
     started_s = time.perf_counter()
     pixels_BHWC = np.empty((1, PATCH_PX, PATCH_PX, 3), np.uint8)
-    decode_into(job.images[0], pixels_BHWC[0])
+    decode_jpeg_into(job.images[0], pixels_BHWC[0])
     return Job((), pixels_BHWC, job.flags, started_s, time.perf_counter() - started_s)
 
 
