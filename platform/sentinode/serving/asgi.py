@@ -27,6 +27,7 @@ from sentinode.serving.direct import Direct
 from sentinode.serving.engine import Engine
 from sentinode.serving.explain_route import EXPLAIN, Explanations
 from sentinode.serving.guard import CALLER, REQUEST_ID, Guard
+from sentinode.serving.loaded import Loaded
 from sentinode.serving.metrics import Metrics
 from sentinode.serving.oip.errors import speaking_oip
 from sentinode.serving.oip.grpc_app import PREFIX, GrpcMethods
@@ -56,10 +57,11 @@ class Endpoint:
         self, args: ServeArgs, keys: ApiKeys, replica: str = "local", *, tells_id: bool = True
     ) -> None:
         self.args = args
-        self.metrics = Metrics(replica)
+        self.metrics = Metrics()
         self._audit = open_audit(args.trust.audit_log, replica)
         self._threads = ThreadPoolExecutor(args.workers, thread_name_prefix="sentinode-batch")
         self.fleet = Fleet(partial(Version.open, args=args, metrics=self.metrics, executor=self._threads))
+        self.metrics.registry.register(Loaded(self.fleet, replica))
         self._explanations = Explanations(self.fleet, args, self.metrics.trust, self._on_explained)
         self._tracing = open_tracing(replica)
         self._predict = Predict(self.fleet, args, self._observers())

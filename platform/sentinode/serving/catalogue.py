@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sentinode.errors import BusyError, RequestError, SentinodeError
@@ -113,9 +113,6 @@ class Fleet:
                 self.reject(error)
                 return
             self._catalogue = Catalogue(traffic, {**old, **fresh})
-            for key, version in old.items():
-                if key not in wanted:
-                    version.retire()
             self.failure = ""
             logger.info("serving %s", ", ".join(f"{n}={m.bundle[:12]}" for n, m in traffic.models.items()))
             # What left the catalogue ends with its last request: nothing but the requests under way holds it.
@@ -130,6 +127,11 @@ class Fleet:
             raise error
         self.failure = str(error)
         logger.error("the new configuration is not served, the old one stays: %s", error)
+
+    @property
+    def models(self) -> Iterable[Model]:
+        """Those of the present catalogue; none before there is one."""
+        return self._catalogue.models.values() if self._catalogue else ()
 
     @property
     def waiting(self) -> int:

@@ -20,17 +20,13 @@ _STAGES = ("wait", "decode", "gate", "inference")
 
 
 class Metrics:
-    """Counters and histograms of one replica; ``replica`` is a label, as each process counts for itself.
-
-    What concerns a version carries its digest as ``bundle``.
-    """
+    """Counters and histograms of one replica. What concerns a version carries its digest as ``bundle``."""
 
     CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
-    def __init__(self, replica: str) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         """For counters of other modules as well."""
-        self._replica = replica
         self._requests = CounterTally(
             "sentinode_requests", "Answered requests.", ("path", "status"), self.registry
         )
@@ -72,19 +68,12 @@ class Metrics:
             ("bundle", "outcome"),
             self.registry,
         )
-        self._info = Gauge(
-            "sentinode_bundle_info",
-            "A bundle that is loaded; always 1.",
-            ("bundle", "name", "operating_point", "replica"),
-            registry=self.registry,
-        )
         self.trust = TrustMetrics(self.registry)
         self._by_answer: dict[tuple[str, int], tuple[Count, Buckets]] = {}
 
-    def version(self, bundle: Bundle, operating_point: str) -> VersionCounts:
-        """The counters of one version, which is loaded now."""
+    def version(self, bundle: Bundle) -> VersionCounts:
+        """The counters of one version."""
         digest = bundle.digest
-        self._info.labels(digest, bundle.card.name, operating_point, self._replica).set(1)
         verdicts = (*bundle.card.class_names, ABSTAINED)
         return VersionCounts(
             self,
@@ -93,10 +82,6 @@ class Metrics:
             self._shadow_difference.labels(digest),
             {o: self._shadow.labels(digest, o) for o in ("agreed", "disagreed", "missed")},
         )
-
-    def forget(self, bundle: Bundle, operating_point: str) -> None:
-        """The version is no longer loaded; what it counted stays."""
-        self._info.remove(bundle.digest, bundle.card.name, operating_point, self._replica)
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """A request is over. ``path`` is of a closed set: clients must not be able to make new time series."""

@@ -19,9 +19,7 @@ class Trust:
     def __init__(self, bundle: Bundle, limits: QualityLimits, metrics: TrustMetrics) -> None:
         self.gate = QualityGate(bundle.card, limits)
         self.drift = DriftWindow(bundle.card.scores)
-        self._digest = bundle.digest
-        self._metrics = metrics
-        self._counts = metrics.version(bundle.digest, self.drift)
+        self._counts = metrics.version(bundle.digest)
 
     def count(self, probabilities_B: NDArray[np.float64], quality: Quality) -> None:
         """Count a batch of B patches that was scored and looked at: drift, flags, abstentions."""
@@ -38,7 +36,3 @@ class Trust:
         for flag in scale:
             self._counts.flags[flag].inc(len(found))
         self._counts.abstentions.inc(sum(len(flags) == len(scale) for flags in found))
-
-    def retire(self) -> None:
-        """The version is no longer loaded."""
-        self._metrics.forget(self._digest)

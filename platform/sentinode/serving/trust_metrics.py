@@ -1,21 +1,13 @@
-"""What is counted of trust: refusals, flags, abstentions, drift. Beside the counters of speed in ``metrics``."""
+"""What is counted of trust: refusals, flags, abstentions. Beside the counters of speed in ``metrics``."""
 
 from __future__ import annotations
 
-from typing import Final
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
-from sentinode.serving.drift import DriftWindow
 from sentinode.serving.quality import Flag
 
 _EXPLANATION_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 REFUSAL_REASONS = ("credential", "scope", "rate", "slow")
-_DRIFT: Final = {
-    "score_psi": "Population stability index of scores against validation.",
-    "stain_distance": "Mean Mahalanobis distance from training's stain.",
-    "abstention_rate": "Share of patches without a verdict.",
-}
 
 
 class TrustMetrics:
@@ -44,32 +36,15 @@ class TrustMetrics:
             buckets=_EXPLANATION_BUCKETS_S,
             registry=registry,
         )
-        self._drift = {
-            name: Gauge(
-                f"sentinode_drift_{name}",
-                f"{words} Of the last thousands of patches.",
-                ("bundle",),
-                registry=registry,
-            )
-            for name, words in _DRIFT.items()
-        }
 
     def refused(self, reason: str) -> None:
         """The guard refused a request for one of ``REFUSAL_REASONS``."""
         self._refusals[reason].inc()
 
-    def version(self, digest: str, drift: DriftWindow) -> VersionTrust:
-        """The counters of one version, which is loaded now; its gauges read ``drift``."""
-        self._drift["score_psi"].labels(digest).set_function(lambda: drift.score_psi)
-        self._drift["stain_distance"].labels(digest).set_function(lambda: drift.stain_distance)
-        self._drift["abstention_rate"].labels(digest).set_function(lambda: drift.abstention_rate)
+    def version(self, digest: str) -> VersionTrust:
+        """The counters of one version."""
         flags = {flag: self._flags.labels(digest, flag.value) for flag in Flag}
         return VersionTrust(flags, self._abstentions.labels(digest))
-
-    def forget(self, digest: str) -> None:
-        """The version is no longer loaded: its drift is no longer told."""
-        for gauge in self._drift.values():
-            gauge.remove(digest)
 
 
 class VersionTrust:

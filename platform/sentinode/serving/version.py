@@ -44,10 +44,9 @@ class Version:
         executor: Executor | None = None,
     ) -> None:
         self.key = key
-        self._metrics = metrics
         self.engine = engine
         self.trust = Trust(engine.bundle, args.trust.quality, metrics.trust)
-        self.counts = metrics.version(engine.bundle, engine.operating_point.name)
+        self.counts = metrics.version(engine.bundle)
         adjusted = _calibration_at(engine.bundle.card, key.prevalence)
         predictor = Predictor(engine, self.trust.gate.check, self.trust.count, adjusted)
         self.batcher: MicroBatcher[Job, Scored] = MicroBatcher(
@@ -79,11 +78,6 @@ class Version:
     def submit(self, job: Job, is_gone: Callable[[], bool] | None = None) -> asyncio.Future[Answer[Scored]]:
         """The scores of ``job``. Raises BusyError where too many patches wait; the future raises RequestError."""
         return self.batcher.submit(job, job.patches, is_gone)
-
-    def retire(self) -> None:
-        """It left the catalogue; requests under way still end."""
-        self._metrics.forget(self.bundle, self.engine.operating_point.name)
-        self.trust.retire()
 
 
 def _calibration_at(card: Card, prevalence: float | None) -> Calibration | None:
