@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from sentinode.training.checkpoint import WEIGHTS_KEY
+from sentinode.storage import open_store
+from sentinode.training.checkpoint import WEIGHTS_KEY, load_history
 from sentinode.training.pointer import POINTER_KEY
 
 KILLS = 4
@@ -50,6 +51,7 @@ def test_killed_at_random_moments_the_weights_are_the_same_bit_for_bit(tmp_path:
         process.wait()
     assert kills == KILLS
     assert (whole / WEIGHTS_KEY).read_bytes() == (cut / WEIGHTS_KEY).read_bytes()
+    assert [record.epoch for record in load_history(open_store(str(cut)))] == list(range(1, 41))
     last = [
         load_file(path) for run in (whole, cut) for path in run.glob("checkpoints/epoch-0040-*.safetensors")
     ]

@@ -25,7 +25,7 @@ from sentinode.experiment import Experiment, begin_run
 from sentinode.search.cost import measure_cost
 from sentinode.search.records import Cost, SearchPart
 from sentinode.storage import open_store
-from sentinode.training.checkpoint import WEIGHTS_KEY, load_history
+from sentinode.training.checkpoint import WEIGHTS_KEY, whole_history
 from sentinode.training.context import EndedEarly, RankContext
 from sentinode.training.metrics import EpochRecord
 
@@ -83,7 +83,7 @@ def _train(task: TrialTask) -> None:
     tell(Told(cost=cost))
     part = SearchPart(search=task.search, trial=task.number, choices=task.choices, cost=cost)
     store = open_store(experiment.run)
-    for record in load_history(store):
+    for record in whole_history(store):
         tell(Told(epoch=record))
     if store.stat(WEIGHTS_KEY) is not None:
         return

@@ -26,7 +26,7 @@ from sentinode.schema import CLASS_NAMES, Split
 from sentinode.search.records import SearchPart
 from sentinode.storage import Store, open_store
 from sentinode.tracking import Artefact, Chart, ConfusionMatrix, Loggable, Picture, Tracker
-from sentinode.training.checkpoint import WEIGHTS_KEY, load_history
+from sentinode.training.checkpoint import WEIGHTS_KEY, whole_history
 from sentinode.training.metrics import EpochRecord
 from sentinode.training.validation import ValidScores
 
@@ -179,7 +179,7 @@ def _thinned(x_T: FloatArray, y_T: FloatArray) -> tuple[list[float], list[float]
 
 def _begun(store: Store) -> tuple[RunRecord, list[EpochRecord]] | None:
     try:
-        return read_run(store), load_history(store)
+        return read_run(store), whole_history(store)
     except SentinodeError as error:
         log.warning("the run is not tracked: %s", error)
         return None

@@ -30,7 +30,7 @@ from sentinode.errors import ConfigError, SentinodeError, TrainingError
 from sentinode.experiment import Experiment, begin_run, find_run, has_finished
 from sentinode.search.records import SearchPart
 from sentinode.storage import Store, open_store
-from sentinode.training.checkpoint import load_history
+from sentinode.training.checkpoint import whole_history
 from sentinode.training.metrics import EpochRecord, best_epoch
 from sentinode.training.pointer import read_pointer
 
@@ -84,7 +84,8 @@ def train(
 
 
 def check_run(experiment: Experiment, scaling: ScalingSettings) -> TrainResult | None:
-    """What the run came to where it has finished before, else None; needs no Ray, and writes nothing.
+    """What the run came to where it has finished before, else None; needs no Ray, and writes nothing but epochs that
+    a kill left out of its history.
 
     Raises ConfigError, ManifestError or StoreError where ``experiment`` cannot be trained.
     """
@@ -96,7 +97,7 @@ def check_run(experiment: Experiment, scaling: ScalingSettings) -> TrainResult |
 
 
 def _result(experiment: Experiment, store: Store) -> TrainResult:
-    history = load_history(store)
+    history = whole_history(store)
     best = best_epoch(history, experiment.train.best_by)
     assert best is not None
     return TrainResult(

@@ -120,7 +120,7 @@ def load_checkpoint(store: Store, state: TrainingState) -> bool:
         )
     except (RuntimeError, ValueError) as error:
         raise _unfit(store.locate(pointer.state.key), error) from error
-    state.history[:] = [EpochRecord.model_validate(record) for record in rest["history"]]
+    state.history[:] = _history(rest)
     state.partial = PartialEpoch.model_validate(rest["partial"])
     if pointer.best is not None:
         state.best_weights, _ = _download_known(store, pointer.best)
@@ -138,6 +138,16 @@ def load_history(store: Store) -> list[EpochRecord]:
     if store.stat(METRICS_KEY) is None:
         return []
     return [EpochRecord.model_validate_json(line) for line in store.get(METRICS_KEY).splitlines()]
+
+
+def whole_history(store: Store) -> list[EpochRecord]:
+    """As ``load_history``, with what a kill between a checkpoint and its history left out; that is written now."""
+    history, pointer = load_history(store), read_pointer(store)
+    if pointer is not None and pointer.epoch > len(history):
+        _, metadata = _download_known(store, pointer.state)
+        history = _history(json.loads(metadata["state"]))
+        save_history(store, tuple(history))
+    return history
 
 
 def save_weights(store: Store, state: TrainingState) -> None:
@@ -166,6 +176,10 @@ def _unfit(where: str, error: Exception) -> TrainingError:
         "weights of the same recipe",
         "choose another run URL",
     )
+
+
+def _history(rest: dict[str, Any]) -> list[EpochRecord]:
+    return [EpochRecord.model_validate(record) for record in rest["history"]]
 
 
 def _by_weight(flat: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from sentinode.storage import Store
-from sentinode.training.checkpoint import Snapshot, save_checkpoint, save_weights
+from sentinode.training.checkpoint import Snapshot, save_checkpoint, save_weights, whole_history
 from sentinode.training.config import SaveConfig, TrainConfig
 from sentinode.training.metrics import ProgressRecord
 from sentinode.training.pointer import Custody
@@ -31,6 +31,7 @@ class Keeper:
         """Let nobody who began before write to the run any more. Before a state is read, so that it stays the last."""
         if self._writer is not None:
             self._custody.take()
+            whole_history(self._store)  # the last epoch's may never be written again
 
     @property
     def open(self) -> AbstractContextManager[object]:

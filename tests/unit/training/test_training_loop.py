@@ -13,7 +13,8 @@ from training_parts import MemoryData, plan, weights
 
 from sentinode.errors import RunTakenOverError, TrainingError
 from sentinode.models.families import SeedCnnConfig, ValidCnnConfig, build_model
-from sentinode.storage import open_store
+from sentinode.storage import Store, open_store
+from sentinode.training import checkpoint
 from sentinode.training.checkpoint import (
     WEIGHTS_KEY,
     Snapshot,
@@ -128,6 +129,27 @@ def test_kill_before_the_pointer_leaves_the_former_checkpoint_in_force(tmp_path:
     state = run_training(plan(), MemoryData().feeds(), store, ONE)
     assert len(state.history) == 4
     assert store.stat(WEIGHTS_KEY) is not None
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_kill_between_the_last_checkpoint_and_its_history_loses_no_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    store, save = open_store(str(tmp_path)), checkpoint.save_history
+
+    def killed(store: Store, history: tuple[EpochRecord, ...]) -> None:
+        if len(history) == epochs:
+            raise StopRun
+        save(store, history)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save_history", killed)
+        with pytest.raises(StopRun):
+            run_training(plan(epochs=epochs), MemoryData().feeds(), store, ONE)
+    assert len(load_history(store)) == epochs - 1
+    state = run_training(plan(epochs=epochs), MemoryData().feeds(), store, ONE)
+    assert load_history(store) == state.history
+    assert len(state.history) == epochs
 
 
 def test_a_process_that_was_left_behind_changes_nothing(tmp_path: Path) -> None:
