@@ -40,8 +40,13 @@ function list(slides) {
   }));
 }
 
+const unsaved = () => isChanged || stage?.points?.length > 0;
+const mayLeave = () => !unsaved() || confirm("Corrections of this slide are not saved. Leave them?");
+const work = () => `${edits} ${stage?.points?.length ?? 0}`;
+
 async function open(slide, button) {
-  if ((isChanged || stage?.points?.length) && !confirm("Corrections of this slide are not saved. Leave them?")) return;
+  if (!mayLeave()) return;
+  const left = work();
   const opening = ++openings;
   // A store may be slow: where another slide was chosen meanwhile, this one is not shown any more.
   const isLate = () => opening !== openings;
@@ -52,6 +57,8 @@ async function open(slide, button) {
       [api.slide(slide), api.heatMap(slide), api.lesions(slide), byId("correcting").hidden ? null : api.corrections(slide)]);
     await Stage.ready();
     if (isLate()) return;
+    // What was judged while this slide was loading was not asked about.
+    if (work() !== left && !mayLeave()) return say("");
     finish(false);
     stage?.close();
     byId("slide-work").hidden = false;

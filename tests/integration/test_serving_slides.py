@@ -371,6 +371,25 @@ def test_drawing_by_keyboard(page: Page, folder: Path) -> None:
     expect(page.locator("#drawing")).to_be_hidden()
 
 
+def test_what_is_judged_while_another_slide_loads_is_asked_about(page: Page) -> None:
+    page.get_by_role("tab", name="Slides").click()
+    page.get_by_role("button", name=NAME).click()
+    expect(page.get_by_text("1 lesion", exact=True)).to_be_visible()
+    held: list[Route] = []
+    page.route("**/lesions", lambda route: held.append(route))
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    page.get_by_role("button", name=NAME).click()
+    expect(page.get_by_text("Opening")).to_be_visible()
+    accept = page.get_by_role("button", name="Accept")
+    accept.click()
+    held.pop().continue_()
+    expect(page.get_by_text("Opening")).to_be_hidden()
+    assert asked == ["Corrections of this slide are not saved. Leave them?"]
+    expect(accept).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("button", name="Save corrections")).to_be_enabled()
+
+
 def test_nothing_is_lost_while_a_store_is_slow_and_gaps_are_told(page: Page, folder: Path) -> None:
     page.get_by_role("tab", name="Slides").click()
     page.get_by_role("button", name=NAME).click()

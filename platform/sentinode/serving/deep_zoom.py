@@ -35,11 +35,14 @@ class DeepZoom:
     def tile(self, level: int, column: int, row: int) -> bytes:
         """One tile as JPEG, smaller at the right and lower border. Raises RequestError 404 where there is none, and
         SourceError or StoreError where the slide cannot be read."""
+        nothing = RequestError("the slide has no such tile", f"levels 0 to {self.top}", status=404)
+        if not 0 <= level <= self.top:
+            raise nothing
         scale = 2.0 ** (self.top - level)
         width, height = math.ceil(self.width_px / scale), math.ceil(self.height_px / scale)
         left, top = column * TILE_PX, row * TILE_PX
-        if not 0 <= level <= self.top or not (0 <= left < width and 0 <= top < height):
-            raise RequestError("the slide has no such tile", f"levels 0 to {self.top}", status=404)
+        if not (0 <= left < width and 0 <= top < height):
+            raise nothing
         size = min(TILE_PX, width - left), min(TILE_PX, height - top)
         buffer = io.BytesIO()
         self._pixels(left, top, size, scale).save(buffer, "JPEG", quality=_QUALITY)

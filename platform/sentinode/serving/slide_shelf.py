@@ -53,7 +53,8 @@ class Listing(Frozen):
 
     slides: tuple[ListedSlide, ...]
     worklist: Literal["current", "outdated", "none"]
-    """``outdated``: slides were scored since it was made. What it says then stands nowhere here."""
+    """``outdated``: slides were scored since it was made, or it is not as it was written (a spreadsheet saves it with
+    semicolons). What it says then stands nowhere here."""
     corrections: bool
     """Whether corrections are taken."""
 
@@ -221,17 +222,20 @@ class SlideShelf:
         return self._known[1]
 
     def _worklist(self) -> dict[str, _Told] | None:
-        """What the worklist says, by slide; None where none was made."""
+        """What the worklist says, by slide: nothing where it cannot be read; None where none was made."""
         try:
-            text = self._scores.get(WORKLIST).decode()
+            text = self._scores.get(WORKLIST).decode("utf-8-sig")
+            rows = csv.DictReader(io.StringIO(text), restval="")
+            return {
+                row["slide"].lstrip("'"): _Told(
+                    int(row["rank"]), row["group"], row["why"], (row.get("key", ""), row["status"])
+                )
+                for row in rows
+            }
         except ObjectNotFoundError:
             return None
-        return {
-            row["slide"].lstrip("'"): _Told(
-                int(row["rank"]), row["group"], row["why"], (row.get("key", ""), row["status"])
-            )
-            for row in csv.DictReader(io.StringIO(text))
-        }
+        except (ValueError, KeyError, csv.Error):
+            return {}
 
 
 class _Told(NamedTuple):

@@ -45,7 +45,7 @@ def read_asap_xml(data: bytes, where: str) -> tuple[Region, ...]:
     parser.StartDoctypeDeclHandler = reader.doctype
     try:
         parser.Parse(data, True)
-    except (expat.ExpatError, ValueError) as error:
+    except (expat.ExpatError, ValueError, LookupError) as error:  # LookupError: of an encoding that is none
         raise SourceError(
             f"{where} is not whole XML ({error})", "ASAP's annotation file", "save it again from ASAP"
         ) from error

@@ -75,6 +75,7 @@ class TestHostileFiles:
         [
             (b"", "not whole XML"),
             (b"\x00\xff\xfe", "not whole XML"),
+            (b'<?xml version="1.0" encoding="foo"?><ASAP_Annotations/>', "unknown encoding: foo"),
             (asap_xml(("_0", square(0, 0, 10)))[:-40], "not whole XML"),
             (b"<Annotations/>", "root element Annotations"),
             (b"<svg><Annotation/></svg>", "root element svg"),
