@@ -42,6 +42,9 @@ class AuditLog:
         self._path = path
         self._waiting: list[tuple[Any, ...]] = []
         self._lock = threading.Lock()
+        """Of ``_waiting``, never held while the disk is."""
+        self._writing = threading.Lock()
+        """Of the file, whose lines keep their order."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._write_now_and_then, name="sentinode-audit", daemon=True)
         self._thread.start()
@@ -56,7 +59,7 @@ class AuditLog:
         flags: Sequence[str] = (),
     ) -> None:
         """One answered request: verdicts and flags of its patches, in order."""
-        # The lock is the thread's swap only; a tuple is cheaper than JSON, which the thread makes.
+        # A tuple is cheaper than JSON, which the thread makes, and the thread holds the lock for its swap alone.
         entry = (datetime.now(UTC), request_id, caller, action, bundle, tuple(verdicts), tuple(flags))
         with self._lock:
             self._waiting.append(entry)
@@ -67,8 +70,9 @@ class AuditLog:
 
     def flush(self) -> None:
         """Write what waits."""
-        with self._lock:
-            entries, self._waiting = self._waiting, []
+        with self._writing:
+            with self._lock:
+                entries, self._waiting = self._waiting, []
             if not entries or self._file.closed:
                 return
             try:
