@@ -110,6 +110,17 @@ def build_timm(config: TimmConfig, *, pretrained: bool = True) -> TimmDetector:
     return TimmDetector(backbone, fields, dropout=config.dropout, frozen=config.mode == "frozen")
 
 
+def over_gpus(norm: nn.modules.batchnorm._BatchNorm) -> nn.Module:
+    """``norm`` with the statistics of all GPUs' batches; weights and names stay.
+
+    timm's norms have dropout and activation within, which torch's own conversion would leave out.
+    """
+    from timm.layers import convert_sync_batchnorm
+
+    joined: nn.Module = convert_sync_batchnorm(norm)
+    return joined
+
+
 def hub_licence(name: str) -> str:
     """The licence of the published weights ``name`` as timm tells it, ``unknown`` where it does not."""
     import timm

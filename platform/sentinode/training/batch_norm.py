@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
+from sentinode.models.timm_backbone import over_gpus
+
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -105,17 +107,28 @@ class RankBatchNorm(nn.Module):
 def join_batch_norms(net: nn.Module, device: torch.device) -> nn.Module:
     """``net`` with its batch norms replaced by ones over all ranks; weights and names stay.
 
-    Kinds that other packages derive from torch's are left alone on a CPU.
+    Kinds that other packages derive from torch's are left alone on a CPU. So are those of a frozen part everywhere:
+    they take no statistics. Leaves ``net`` in training mode.
     """
-    if device.type == "cuda":
-        joined: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
-        return joined
-    if type(net) in _PLAIN:
-        assert isinstance(net, _PLAIN)
-        return RankBatchNorm(net) if net.track_running_stats and net.affine else net
+    return _joined(net.train(), device)
+
+
+def _joined(net: nn.Module, device: torch.device) -> nn.Module:
+    if isinstance(net, nn.modules.batchnorm._BatchNorm) and net.training:
+        return _over_ranks(net, device)
     for name, child in list(net.named_children()):
-        setattr(net, name, join_batch_norms(child, device))
+        setattr(net, name, _joined(child, device))
     return net
+
+
+def _over_ranks(norm: nn.modules.batchnorm._BatchNorm, device: torch.device) -> nn.Module:
+    if type(norm) not in _PLAIN:
+        return over_gpus(norm) if device.type == "cuda" else norm
+    if device.type == "cuda":
+        joined: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
+        return joined
+    assert isinstance(norm, _PLAIN)
+    return RankBatchNorm(norm) if norm.track_running_stats and norm.affine else norm
 
 
 def has_own_statistics(net: nn.Module) -> bool:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from sentinode.errors import ConfigError
 from sentinode.models.families import TimmConfig, build_model, count_parameters, model_from_json
 from sentinode.models.timm_backbone import TimmDetector
+from sentinode.training.batch_norm import join_batch_norms
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +53,29 @@ def test_fine_tuning_changes_weights_and_batch_statistics() -> None:
     moved = changed(before, net)
     assert any(name.endswith("running_mean") for name in moved)
     assert {"backbone.conv1.0.weight", "head.weight"} <= moved
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050"])
+def test_joined_over_gpus_a_network_computes_what_it_did(name: str) -> None:
+    """timm's norms of the second hold its activations."""
+    net, images = build_model(tiny(name=name)), torch.randn(2, 3, 64, 64)
+    step(net)
+    before, names = net.eval()(images), set(net.state_dict())
+    joined = join_batch_norms(net, torch.device("cuda"))
+    norms = [
+        module for module in joined.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+    ]
+    assert norms
+    assert all(isinstance(norm, torch.nn.SyncBatchNorm) and norm.training for norm in norms)
+    assert torch.equal(joined.eval()(images), before)
+    assert set(joined.state_dict()) == names
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_norms_of_a_frozen_backbone_need_no_other_ranks(device: str) -> None:
+    net = build_model(tiny(mode="frozen"))
+    kinds = [type(module) for module in net.modules()]
+    assert [type(module) for module in join_batch_norms(net, torch.device(device)).modules()] == kinds
 
 
 def test_weights_of_a_file_are_loaded_and_its_head_is_left_out(
