@@ -47,17 +47,17 @@ def refresh_statistics(average: nn.Module, batches: Iterable[Tensor]) -> None:
     """Take the batch statistics of averaged weights anew: those of their parts do not belong to them.
 
     ``batches``: preprocessed float images_BCHW; without batch norms none is asked for. Batch norms
-    that are joined over ranks take the batches of all of them.
+    that are joined over ranks take the batches of all of them. Those of a frozen part stay as they are: it is in
+    evaluation mode also in training.
     """
-    norms = [module for module in average.modules() if isinstance(module, (_BatchNorm, RankBatchNorm))]
-    if not norms:
-        return
+    average.train()
+    kinds = (_BatchNorm, RankBatchNorm)
+    norms = [module for module in average.modules() if isinstance(module, kinds) and module.training]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over all batches
-    average.train()
-    for images_BCHW in islice(batches, STATISTICS_BATCHES):
+    for images_BCHW in islice(batches, STATISTICS_BATCHES if norms else 0):
         average(images_BCHW)
     average.eval()
     for norm, momentum in zip(norms, momenta, strict=True):

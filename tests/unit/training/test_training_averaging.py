@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from sentinode.models.families import TimmConfig, build_model
 from sentinode.training.averaging import build_average, refresh_statistics, update_ema, update_swa
 from sentinode.training.config import AveragingConfig, TrainConfig
 
@@ -46,6 +47,17 @@ def test_statistics_are_taken_anew() -> None:
     torch.testing.assert_close(net[0].running_mean, torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0))
     assert not net.training
     assert net[0].momentum == 0.1
+
+
+def test_statistics_of_a_frozen_backbone_stay() -> None:
+    average = build_model(TimmConfig(name="resnet10t", input_px=32, mode="frozen"))
+    for norm in average.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean.normal_()
+    before = {name: value.clone() for name, value in average.state_dict().items()}
+    refresh_statistics(average, [torch.randn(4, 3, 32, 32)])
+    for name, value in average.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
 def test_no_average_is_none_and_without_batch_norm_no_data_is_read() -> None:
