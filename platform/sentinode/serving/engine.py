@@ -15,7 +15,7 @@ from sentinode.bundle.golden import probabilities
 from sentinode.bundle.onnx_model import LARGEST_CALL, OnnxModel
 from sentinode.bundle.providers import Provider
 from sentinode.bundle.verify import check_int8
-from sentinode.errors import ConfigError
+from sentinode.errors import ConfigError, RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,10 @@ class Scores:
     logits_B: NDArray[np.float32]
     probabilities_B: NDArray[np.float64]
     """Of class 1, after the bundle's calibration."""
+
+    def are_numbers(self) -> bool:
+        """Whether each patch got a score: a graph may overflow on patches that nobody has tried."""
+        return bool(np.isfinite(self.logits_B).all())
 
 
 class Engine:
@@ -92,6 +96,15 @@ class Engine:
             starts = range(0, len(images_BHWC), most)
             logits_B = np.concatenate([self._model.logits(images_BHWC[s : s + most]) for s in starts])
         return Scores(logits_B, probabilities(logits_B, self.bundle.card.calibration))
+
+    def fault(self) -> RequestError:
+        """The error for patches to which the model gives no number: NaN would be read as a negative. It is logged."""
+        logger.error("bundle %s gives a patch a score that is no number", self.bundle.digest)
+        return RequestError(
+            "the model gives a patch a score that is no number",
+            remedy="tell the operator: the endpoint's log names the bundle",
+            status=500,
+        )
 
     def verdict(self, probability: float) -> str:
         """The class name for one probability at the engine's operating point."""

@@ -56,7 +56,7 @@ class Occlusion:
 
 
 def occlusion(engine: Engine, patch_HWC: NDArray[np.uint8]) -> Occlusion:
-    """Explain one patch uint8 [H, W, 3]; the engine is asked once, with a batch of 101."""
+    """Explain one patch uint8 [H, W, 3]; the engine is asked once, with a batch of 101. Raises ``engine.fault()``."""
     height_px, width_px, _ = patch_HWC.shape
     corners = [
         (top, left)
@@ -67,6 +67,8 @@ def occlusion(engine: Engine, patch_HWC: NDArray[np.uint8]) -> Occlusion:
     for image, (top, left) in zip(images[1:], corners, strict=True):
         image[top : top + WINDOW_PX, left : left + WINDOW_PX] = GLASS_GREY
     scores = engine.predict(images)
+    if not scores.are_numbers():
+        raise engine.fault()
     drops = scores.logits_B[0] - scores.logits_B[1:]
     total, times = np.zeros((2, height_px, width_px), np.float32)
     for drop, (top, left) in zip(drops, corners, strict=True):

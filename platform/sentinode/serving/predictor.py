@@ -106,7 +106,7 @@ class Computed:
     images_BHWC: NDArray[np.uint8]
     rows: list[_Rows | RequestError]
     scores: Scores | None
-    """None where no patch could be decoded."""
+    """None where no patch is left to be judged."""
     began_s: float
     inference_began_s: float
     inference_s: float
@@ -116,8 +116,8 @@ class Computed:
 
 class Predictor:
     """Scores batches of jobs with one engine: ``conclude(compute(jobs))`` is an answer for each, in order; a job that
-    cannot be decoded gets its RequestError and does not disturb the others. ``adjusted`` is the calibration for a
-    stated prevalence.
+    cannot be decoded, or to which the model gives no number, gets its RequestError and does not disturb the others.
+    ``adjusted`` is the calibration for a stated prevalence.
     """
 
     def __init__(
@@ -136,7 +136,10 @@ class Predictor:
         images_BHWC, rows = _gather(jobs)
         started_s = time.perf_counter()
         scores = self._engine.predict(images_BHWC) if len(images_BHWC) else None
-        found = Computed(images_BHWC, rows, scores, began_s, started_s, time.perf_counter() - started_s)
+        took_s = time.perf_counter() - started_s
+        if scores is not None and not scores.are_numbers():
+            images_BHWC, scores = self._without_faults(images_BHWC, rows, scores)
+        found = Computed(images_BHWC, rows, scores, began_s, started_s, took_s)
         if scores is not None and len(images_BHWC) > _QUICK:
             self._check_gate(found)
         return found
@@ -169,6 +172,23 @@ class Predictor:
             )
             for one in found.rows
         ]
+
+    def _without_faults(
+        self, images_BHWC: NDArray[np.uint8], rows: list[_Rows | RequestError], scores: Scores
+    ) -> tuple[NDArray[np.uint8], Scores | None]:
+        """What is left for the jobs of which each patch got a number; the others' ``rows`` become errors."""
+        left_B = np.isfinite(scores.logits_B)
+        for number, row in enumerate(rows):
+            if isinstance(row, RequestError):
+                continue
+            here = slice(row.first, row.first + row.count)
+            if left_B[here].all():
+                row.first = int(left_B[: row.first].sum())
+            else:
+                left_B[here] = False
+                rows[number] = self._engine.fault()
+        left = Scores(scores.logits_B[left_B], scores.probabilities_B[left_B])
+        return images_BHWC[left_B], left if left_B.any() else None
 
     def _check_gate(self, found: Computed) -> Quality:
         started_s = time.perf_counter()
