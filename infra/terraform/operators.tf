@@ -16,6 +16,15 @@ resource "helm_release" "kuberay" {
   depends_on = [aws_eks_node_group.this, aws_eks_addon.other]
 }
 
+# Lists of a chart are replaced as a whole, so its own defaults stand here too. Without the taint of spot nodes, neither feature discovery
+# nor the device plugin would run there: no GPU of theirs would ever be had.
+locals {
+  gpu_tolerations = [for taint in ["nvidia.com/gpu", "sentinode/spot"] : { key = taint, operator = "Exists", effect = "NoSchedule" }]
+  control_plane_tolerations = [
+    for role in ["master", "control-plane"] : { key = "node-role.kubernetes.io/${role}", operator = "Equal", value = "", effect = "NoSchedule" }
+  ]
+}
+
 # The image of the GPU nodes has driver and container toolkit; the operator adds device plugin and metrics.
 resource "helm_release" "gpu" {
   count            = anytrue([for group in var.node_groups : group.gpu]) ? 1 : 0
@@ -28,15 +37,14 @@ resource "helm_release" "gpu" {
   atomic           = true
   timeout          = 900
 
-  set {
-    name  = "driver.enabled"
-    value = "false"
-  }
-
-  set {
-    name  = "toolkit.enabled"
-    value = "false"
-  }
+  values = [yamlencode({
+    driver     = { enabled = false }
+    toolkit    = { enabled = false }
+    daemonsets = { tolerations = local.gpu_tolerations }
+    node-feature-discovery = {
+      worker = { tolerations = concat(local.gpu_tolerations, local.control_plane_tolerations) }
+    }
+  })]
 
   depends_on = [aws_eks_node_group.this, aws_eks_addon.other]
 }

@@ -82,3 +82,16 @@ def test_the_disk_is_enough_for_as_many_workers_as_the_cores(folder: Path, name:
         wanted_gib = count * int(asks["ephemeral-storage"].removesuffix("Gi"))
         wanted_gib += int(head["ephemeral-storage"].removesuffix("Gi"))
         assert wanted_gib <= float(share) * node["disk_gib"], group
+
+
+def test_what_brings_the_gpus_runs_on_every_node_that_has_one(folder: Path) -> None:
+    """Feature discovery and device plugin tolerate each taint of nodes.tf, or GPUs are never advertised."""
+    taints = set(re.findall(r'each\.value\.\w+ \? \["([^"]+)"\]', (folder / "nodes.tf").read_text()))
+    assert taints == {"nvidia.com/gpu", "sentinode/spot"}
+    operators = (folder / "operators.tf").read_text()
+    (tolerated,) = re.findall(r"gpu_tolerations\s+= \[for taint in \[(.*?)\]", operators)
+    assert set(re.findall(r'"([^"]+)"', tolerated)) == taints
+    gpu = operators.partition('resource "helm_release" "gpu"')[2].partition("\nresource ")[0]
+    assert re.search(r"daemonsets\s+= \{ tolerations = local\.gpu_tolerations \}", gpu)
+    worker = gpu.partition("node-feature-discovery")[2].partition("depends_on")[0]
+    assert re.search(r"worker = \{ tolerations = concat\(local\.gpu_tolerations,", worker)
