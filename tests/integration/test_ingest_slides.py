@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import shapely
 
-from sentinode.cohort.source import parse_reference
 from sentinode.cohort.synthetic.config import SynthesizeConfig
 from sentinode.cohort.synthetic.write import synthesize
 from sentinode.data.ingest.config import IngestConfig
 from sentinode.data.ingest.sampling import SamplingConfig
 from sentinode.data.ingest.verify import verify_manifest
+from sentinode.data.places import parse_reference
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.ingest import ingest
 from sentinode.errors import SourceError

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sentinode.cohort.folder import Cohort, CohortSlide
 from sentinode.cohort.heat import HeatAt, nowhere
 from sentinode.cohort.sample import SHIFTED, Corner, SlideSample
-from sentinode.cohort.source import reference
 from sentinode.data.ingest.sampling import SamplingConfig
+from sentinode.data.places import reference
 from sentinode.data.sources.base import SPLITS, UNKNOWN, Listing, slide_columns
 from sentinode.errors import SourceError
 from sentinode.schema import Split

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from sentinode.cohort.heat import HeatAt, heat_of, nowhere
 from sentinode.cohort.sample import Corner, Grid, check_resolution
-from sentinode.cohort.source import SlideSource, reference
+from sentinode.cohort.source import SlideSource
 from sentinode.data.ingest.config import IngestConfig
 from sentinode.data.ingest.sampling import SamplingConfig
+from sentinode.data.places import reference
 from sentinode.data.sources.base import SPLITS, Listing, slide_columns
 from sentinode.data.sources.known import is_official_test
 from sentinode.errors import SourceError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,6 +10,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from sentinode.data.places import parse_reference
 from sentinode.data.sources.base import BadImage, Listing, Pixels, SourceItem
 from sentinode.errors import ConfigError, SourceError
 from sentinode.schema import PATCH_PX
@@ -18,22 +18,8 @@ from sentinode.slides.reader import open_slide
 from sentinode.slides.slide import Slide
 from sentinode.storage import join_url
 
-_REFERENCE: Final = re.compile(r"(?P<key>.+)#xywh=pixel:(?P<x>\d+),(?P<y>\d+),(?P<side>\d+),\d+")
 _SAME: Final = 1.0
 """Pixels by which 96 may be off when a level is taken as it is."""
-
-
-def reference(key: str, corner: tuple[int, int], side_px: int) -> str:
-    """Where a patch lies: ``<key>#xywh=pixel:x,y,w,h`` at level 0 (W3C Media Fragments URI 1.0)."""
-    return f"{key}#xywh=pixel:{corner[0]},{corner[1]},{side_px},{side_px}"
-
-
-def parse_reference(ref: str) -> tuple[str, tuple[int, int], int]:
-    """Key, corner (x, y) and side in level-0 pixels. Raises ConfigError on another form."""
-    match = _REFERENCE.fullmatch(ref)
-    if match is None:
-        raise ConfigError(f"{ref!r} is no place on a slide", "<key>#xywh=pixel:x,y,w,h")
-    return match["key"], (int(match["x"]), int(match["y"])), int(match["side"])
 
 
 def read_patch(slide: Slide, corner: tuple[int, int], side_px: int) -> Pixels:

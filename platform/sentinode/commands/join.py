@@ -17,7 +17,10 @@ log = logging.getLogger(__name__)
 
 
 class JoinConfig(Frozen):
-    """Join data sets: each patch stays in its split, and what stands in two splits is refused."""
+    """Join data sets: each patch stays in its split, and what stands in two splits is refused.
+
+    Where two data sets say different things of a place on a slide, the later one counts: corrections come last.
+    """
 
     manifests: Positional[tuple[StoreUrl, ...]] = Field(min_length=2)
     """URLs of the data sets (manifest, or the folder that holds it)."""
@@ -36,6 +39,8 @@ def run(config: JoinConfig) -> int:
         joined = join(
             config.manifests, config.dataset, config.out, lambda done, total: progress("copy", done, total)
         )
+    for warning in joined.warnings:
+        log.warning("%s", warning)
     for line in describe(joined):
         log.info("%s", line)
     return 0

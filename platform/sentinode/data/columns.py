@@ -66,6 +66,16 @@ def columns_of_shards(records: Sequence[ShardRecord], cache: ShardCache) -> Iter
         yield SplitColumns(part.keys, part.labels, *names)
 
 
+def read_descriptions(
+    record: ShardRecord, cache: ShardCache
+) -> tuple[npt.NDArray[np.int8], list[dict[str, str | None]]]:
+    """Labels (int8 [samples], -1 unlabelled) of one shard, and what its JSON members tell: slide, source, and so on.
+    Raises as ``read_columns``.
+    """
+    part = _read_shard(record, cache)
+    return part.labels, [_described(text, record) for text in part.texts]
+
+
 def read_labels(record: ShardRecord, cache: ShardCache) -> npt.NDArray[np.int8]:
     """int8 [samples] (-1 unlabelled) of one shard. Raises as ``read_columns``."""
     return _read_shard(record, cache, texts=False).labels

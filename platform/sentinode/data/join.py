@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sentinode.config import canonical_json
 from sentinode.data.audit import AuditReport, audit, check_leaks
 from sentinode.data.cache import ShardCache
-from sentinode.data.manifest import MANIFEST_NAME, Dropped, Manifest, SplitSummary, load_manifest
+from sentinode.data.contradictions import find_contradicted
+from sentinode.data.manifest import MANIFEST_NAME, Dropped, Manifest, ShardRecord, SplitSummary, load_manifest
+from sentinode.data.trim import trim_shard
 from sentinode.errors import ConfigError, LabelConflictError, ObjectNotFoundError, SentinodeError
 from sentinode.schema import Split
 from sentinode.storage import Store, open_store
 
 JOINED = "joined"
+_RULES = 2
+"""Raised when the same data sets would be joined to another one."""
 UNCHECKED = "manifest.unchecked.json"
 REMEDY = "leave it out of one of the data sets, e.g. the corrections of slides that stand in test or valid"
 
@@ -21,21 +25,25 @@ REMEDY = "leave it out of one of the data sets, e.g. the corrections of slides t
 def join(urls: Sequence[str], dataset: str, out: str, progress: Callable[[int, int], None]) -> Manifest:
     """Copy the shards of the data sets at ``urls`` to ``out``, as the data set ``dataset``; splits stay what they are.
 
-    The manifest is written last, once no patch, slide or patient stands in two splits and no patch has two labels. A
-    join that was killed goes on, and one that is there already is left as it is. ``progress``: shards done, and of all.
+    Where a later data set labels a place on a slide otherwise, the patches of the earlier ones are left out there, and
+    counted. The manifest is written last, once no patch, slide or patient stands in two splits and no patch has two
+    labels. A join that was killed goes on, and one that is there already is left as it is. ``progress``: shards done,
+    and of all.
     Raises ConfigError where the data sets do not go together or ``out`` holds another one, LeakError,
     LabelConflictError, StoreError.
     """
     loaded = [load_manifest(url) for url in urls]
     manifests = [manifest for manifest, _ in loaded]
     _check(manifests)
-    digest = hashlib.sha256(canonical_json([dataset, *(one.digest() for one in manifests)])).hexdigest()
+    digest = hashlib.sha256(
+        canonical_json([_RULES, dataset, *(one.digest() for one in manifests)])
+    ).hexdigest()
     store = open_store(out)
     standing = _standing(store, digest)
     if standing is not None:
         return standing
-    _copy(loaded, store, progress)
-    joined = _joined(manifests, dataset, digest)
+    taken = _copy(loaded, find_contradicted(loaded), store, progress)
+    joined = _joined(manifests, taken, dataset, digest)
     store.put(UNCHECKED, joined.to_json())
     try:
         report = audit([store.locate(UNCHECKED)], near_duplicates=False)
@@ -92,36 +100,80 @@ def _standing(store: Store, digest: str) -> Manifest | None:
 
 
 def _copy(
-    loaded: Sequence[tuple[Manifest, Store]], store: Store, progress: Callable[[int, int], None]
-) -> None:
+    loaded: Sequence[tuple[Manifest, Store]],
+    contradicted: Mapping[str, Sequence[int]],
+    store: Store,
+    progress: Callable[[int, int], None],
+) -> list[Manifest]:
+    """Shards without their ``contradicted`` rows; the manifests of what was taken."""
     total, done = sum(len(manifest.shards) for manifest, _ in loaded), 0
+    taken = []
     for manifest, source in loaded:
         cache = ShardCache(source)
+        shards: list[ShardRecord] = []
         for shard in manifest.shards:
-            there = store.stat(shard.name)
-            # Each is looked at once more, by its checksum, when the splits are compared.
-            if there is None or there.size_bytes != shard.size_bytes:
-                with cache.lease(shard):
-                    store.upload(cache.path(shard), shard.name)
+            rows = contradicted.get(shard.name, ())
+            if len(rows) < shard.samples:
+                shards.append(_copy_shard(shard, cache, rows, store))
             done += 1
             progress(done, total)
+        taken.append(_less(manifest, shards))
+    return taken
 
 
-def _joined(manifests: Sequence[Manifest], dataset: str, digest: str) -> Manifest:
-    first = manifests[0]
-    dropped = [manifest.dropped.model_dump() for manifest in manifests]
+def _copy_shard(shard: ShardRecord, cache: ShardCache, rows: Sequence[int], store: Store) -> ShardRecord:
+    there = store.stat(shard.name)
+    if rows:
+        whole, shard = trim_shard(shard, cache, rows)
+        store.put(shard.name, whole)
+    # Each is looked at once more, by its checksum, when the splits are compared.
+    elif there is None or there.size_bytes != shard.size_bytes:
+        with cache.lease(shard):
+            store.upload(cache.path(shard), shard.name)
+    return shard
+
+
+def _less(manifest: Manifest, shards: Sequence[ShardRecord]) -> Manifest:
+    """The manifest where only ``shards`` are left."""
+    left_out = sum(one.samples for one in manifest.shards) - sum(one.samples for one in shards)
+    if not left_out:
+        return manifest
+    splits = {}
+    for split, summary in manifest.splits.items():
+        mine = [shard for shard in shards if shard.split is split]
+        if mine:
+            samples = sum(shard.samples for shard in mine)
+            counts = tuple(sum(shard.class_counts[label] for shard in mine) for label in (0, 1))
+            splits[split] = summary.model_copy(update={"samples": samples, "class_counts": counts})
+    dropped = manifest.dropped.model_copy(update={"conflicting": manifest.dropped.conflicting + left_out})
+    told = (
+        f"{left_out} patches of {manifest.dataset} lie where a later data set says the other thing: left out"
+    )
+    return manifest.model_copy(
+        update={
+            "splits": splits,
+            "dropped": dropped,
+            "warnings": (told, *manifest.warnings),
+            "shards": tuple(shards),
+        }
+    )
+
+
+def _joined(manifests: Sequence[Manifest], taken: Sequence[Manifest], dataset: str, digest: str) -> Manifest:
+    """The manifest over what was ``taken`` of the data sets."""
+    dropped = [manifest.dropped.model_dump() for manifest in taken]
     parts = ", ".join(f"{one.dataset} ({one.source}), version {one.digest()[:12]}" for one in manifests)
-    return first.model_copy(
+    return manifests[0].model_copy(
         update={
             "dataset": dataset,
             "source": JOINED,
-            "slides_known": all(manifest.slides_known for manifest in manifests),
-            "splits": _splits(manifests),
+            "slides_known": all(manifest.slides_known for manifest in taken),
+            "splits": _splits(taken),
             "dropped": Dropped(**{name: sum(one[name] for one in dropped) for name in dropped[0]}),
-            "flagged": {k: why for manifest in manifests for k, why in manifest.flagged.items()},
-            "warnings": (f"joined of {parts}", *(w for manifest in manifests for w in manifest.warnings)),
+            "flagged": {k: why for manifest in taken for k, why in manifest.flagged.items()},
+            "warnings": (f"joined of {parts}", *(w for manifest in taken for w in manifest.warnings)),
             "recipe_digest": digest,
-            "shards": tuple(shard for manifest in manifests for shard in manifest.shards),
+            "shards": tuple(shard for manifest in taken for shard in manifest.shards),
         }
     )
 

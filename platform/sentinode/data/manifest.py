@@ -69,7 +69,8 @@ class Dropped(Frozen):
     cross_split_duplicates: int = 0
     """Exact duplicates over splits (kept in the split evaluated last: test, then valid, then train)."""
     conflicting: int = 0
-    """Samples whose pixels carry two labels, left out by ``--on-conflict drop``."""
+    """Samples whose pixels carry two labels, left out by ``--on-conflict drop``; when data sets were joined, also those
+    whose place on a slide a later data set labels otherwise."""
     bad: int = 0
     """Unreadable, corrupt or wrongly sized images, within ``--max-bad``."""
 

@@ -96,7 +96,7 @@ def _array_tar(
         ("json", json_size),
     ]
     stride = sum(BLOCK + _padded(size) for _, size in parts)
-    buffer = np.zeros(_archive_size(n * stride), np.uint8)
+    buffer = np.zeros(archive_size(n * stride), np.uint8)
     rows = buffer[: n * stride].reshape(n, stride)
     keys = np.frombuffer("".join(s.key for s in samples).encode(), np.uint8).reshape(n, _KEY_HEX)
     starts: dict[str, int] = {}
@@ -142,6 +142,11 @@ def ustar_header(name: str, size_bytes: int) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT)
 
 
+def pack_member(name: str, data: bytes) -> bytes:
+    """A file of a tar: its header, and what it holds up to a whole block."""
+    return ustar_header(name, len(data)) + data.ljust(_padded(len(data)), b"\0")
+
+
 def _member_tar(
     samples: Sequence[ShardSample], pixels_NHWC: npt.NDArray[np.uint8], encoding: Encoding
 ) -> Buffer:
@@ -149,8 +154,8 @@ def _member_tar(
     for sample, pixels in zip(samples, pixels_NHWC, strict=True):
         label = [] if sample.label is None else [("cls", str(sample.label).encode())]
         for suffix, data in [(encoding.value, _encode(pixels, encoding)), *label, ("json", sample.text)]:
-            out += ustar_header(f"{sample.key}.{suffix}", len(data)) + data.ljust(_padded(len(data)), b"\0")
-    return np.frombuffer(out.ljust(_archive_size(len(out)), b"\0"), np.uint8)
+            out += pack_member(f"{sample.key}.{suffix}", data)
+    return np.frombuffer(out.ljust(archive_size(len(out)), b"\0"), np.uint8)
 
 
 def _encode(pixels: npt.NDArray[np.uint8], encoding: Encoding) -> bytes:
@@ -168,6 +173,6 @@ def _padded(size_bytes: int) -> int:
     return -(-size_bytes // BLOCK) * BLOCK
 
 
-def _archive_size(content_bytes: int) -> int:
+def archive_size(content_bytes: int) -> int:
     """Content, two zero blocks, filled up to whole tar records."""
     return -(-(content_bytes + 2 * BLOCK) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE

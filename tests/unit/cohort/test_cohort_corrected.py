@@ -13,11 +13,12 @@ from slide_files import gradient, write_pyramid
 from sentinode.cohort.corrected import choose_corrected, corrected_patches
 from sentinode.cohort.heat import heat_of
 from sentinode.cohort.sample import Grid
-from sentinode.cohort.source import SlideSource, parse_reference
+from sentinode.cohort.source import SlideSource
 from sentinode.cohort.synthetic.config import SlideContents
 from sentinode.cohort.synthetic.write import write_slide
 from sentinode.data.ingest.config import IngestConfig
 from sentinode.data.ingest.sampling import SamplingConfig
+from sentinode.data.places import parse_reference
 from sentinode.data.sources.base import BadImage
 from sentinode.errors import ConfigError, SourceError
 from sentinode.evaluation.cells_table import cells_table

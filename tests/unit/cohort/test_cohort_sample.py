@@ -22,10 +22,11 @@ from sentinode.cohort.sample import (
     sample_digest,
     sample_slide,
 )
-from sentinode.cohort.source import SlideSource, parse_reference, reference
+from sentinode.cohort.source import SlideSource
 from sentinode.cohort.synthetic.config import SlideContents
 from sentinode.cohort.synthetic.write import write_slide
 from sentinode.data.ingest.sampling import SamplingConfig
+from sentinode.data.places import parse_reference, reference
 from sentinode.data.sources.base import BadImage
 from sentinode.errors import ConfigError, SourceError
 from sentinode.schema import PATCH_MPP_UM_PX, Split

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from audit_parts import plain, write
 
-from sentinode.data.cache import ShardCache
 from sentinode.data.columns import read_columns
 from sentinode.data.join import UNCHECKED, join
-from sentinode.data.manifest import MANIFEST_NAME, Manifest, ShardRecord, load_manifest
+from sentinode.data.manifest import MANIFEST_NAME, Manifest, load_manifest
 from sentinode.errors import ConfigError, LabelConflictError, LeakError, ObjectNotFoundError
 from sentinode.schema import Split
-from sentinode.storage import open_store
+from sentinode.storage import ObjectInfo, open_store
+from sentinode.storage.local import LocalStore
 
 
 def base(folder: Path) -> str:
@@ -42,22 +42,21 @@ def test_each_patch_stays_in_its_split_and_slides_are_counted_once(tmp_path: Pat
 
 def test_again_it_is_left_and_killed_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     urls = (base(tmp_path), write(tmp_path, "more", {Split.TRAIN: plain(range(50, 57))}))
-    leases: list[str] = []
-    lease = ShardCache.lease
+    copied: list[str] = []
+    upload = LocalStore.upload
 
-    def counted(cache: ShardCache, record: ShardRecord) -> object:
-        if cache.store.url != str(tmp_path / "both"):
-            leases.append(record.name)
-        return lease(cache, record)
+    def counted(store: LocalStore, path: Path, key: str) -> ObjectInfo:
+        copied.append(key)
+        return upload(store, path, key)
 
-    monkeypatch.setattr(ShardCache, "lease", counted)
+    monkeypatch.setattr(LocalStore, "upload", counted)
     with pytest.raises(KeyboardInterrupt):
         join(urls, "both", str(tmp_path / "both"), _interrupt)
     assert not (tmp_path / "both" / MANIFEST_NAME).exists()
     first = joined(tmp_path, *urls)
-    assert len(leases) == len(set(leases)) == 3, "each shard was copied once"
+    assert len(copied) == len(set(copied)) == 3, "each shard was copied once"
     assert joined(tmp_path, *urls) == first
-    assert len(leases) == 3
+    assert len(copied) == 3
     with pytest.raises(ConfigError, match="made of something else"):
         joined(tmp_path, *reversed(urls))
 
