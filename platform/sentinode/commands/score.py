@@ -46,6 +46,7 @@ FLAGS = ScoreCommand
 
 def run(config: ScoreCommand) -> int:
     """Score, and say what was found; 1 where slides failed."""
+    config.check_tiles(config.stride_px)
     slides = list_slides(config.slides, config.include)
     settings = _settings(config)
     compute = Compute.model_validate(_part(config, Compute))

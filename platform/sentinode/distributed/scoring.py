@@ -74,6 +74,7 @@ def score_slides(
         settings.stride_px * card.mpp_um_px,
     )
     lesion_point(card, settings)
+    compute.check_tiles(settings.stride_px)
     settings.check_pooling(digest, settings.stride_px * card.mpp_um_px)
     records = _standing(store, slides, settings, digest)
     left = [slide for slide in slides if slide.name not in records]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 from pydantic import Field
 
@@ -11,7 +12,9 @@ from sentinode.distributed.tile_scorer import Method
 from sentinode.errors import ConfigError
 from sentinode.evaluation.slide_model import SlideModel
 from sentinode.evaluation.slide_pooling import Pooling, PoolingConfig
+from sentinode.schema import PATCH_PX
 from sentinode.slides.listing import SlideFile
+from sentinode.slides.slide import MAX_REGION_PX
 from sentinode.slides.tissue import TissueSettings
 
 FORMAT = 3
@@ -103,3 +106,14 @@ class Compute(Frozen):
     """Side of a tile in cells. Larger tiles compute fewer pixels twice and take more memory."""
     retries: int = Field(default=2, ge=0)
     """How often work is done again whose process died, before the slide counts as failed."""
+
+    def check_tiles(self, stride_px: int) -> None:
+        """Raises ConfigError where a whole tile is more than is read of a slide at once."""
+        most_px = math.isqrt(MAX_REGION_PX)
+        side_px = (self.tile_cells - 1) * stride_px + PATCH_PX
+        if side_px > most_px:
+            raise ConfigError(
+                f"tiles of {self.tile_cells} cells of {stride_px} pixels a side take {side_px:,} pixels",
+                f"at most {most_px:,} pixels",
+                f"--tile-cells {(most_px - PATCH_PX) // stride_px + 1}",
+            )

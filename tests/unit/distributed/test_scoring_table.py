@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 from dense_parts import TINY, detector, seal_detector
+from slide_files import tissue, write_pyramid
 
+from sentinode.commands.score import ScoreCommand, run
 from sentinode.distributed.scoring import score_slides
 from sentinode.distributed.scoring_config import Compute, ScoringSettings
+from sentinode.errors import ConfigError
 from sentinode.evaluation.slide_record import (
     SLIDES_NAME,
     SlideScore,
@@ -16,8 +19,11 @@ from sentinode.evaluation.slide_record import (
     record_key,
     slides_table,
 )
-from sentinode.schema import NodeClass
+from sentinode.schema import PATCH_PX, NodeClass
 from sentinode.slides.listing import SlideFile
+from sentinode.slides.model_pixels import read_model_pixels
+from sentinode.slides.reader import open_slide
+from sentinode.slides.score_grid import ScoreGrid
 from sentinode.storage import Store, open_store
 
 SETTINGS = ScoringSettings()
@@ -68,6 +74,21 @@ def test_what_records_name_themselves_or_changes_no_score_is_no_shared_setting()
     shared = {"pooling": {"top_k": 3}, "whole_slide": True, "min_lesion_cells": 4, "detections_from": 0.2}
     for name, value in {**shared, "tissue": {"um_px": 16}}.items():
         assert ScoringSettings.model_validate({name: value}).shared != base, name
+
+
+@pytest.mark.parametrize(("tile_cells", "stride_px", "most"), [(16, 540, 15), (64, 129, 63), (9, 1024, 8)])
+def test_tiles_that_are_not_read_at_once_are_refused_before_ray(
+    tmp_path: Path, tile_cells: int, stride_px: int, most: int
+) -> None:
+    where = {"slides": str(tmp_path), "registry": str(tmp_path), "out": str(tmp_path)}
+    command = ScoreCommand.model_validate(where | {"tile_cells": tile_cells, "stride_px": stride_px})
+    with pytest.raises(ConfigError, match="at most 8,192 pixels") as caught:
+        run(command)
+    assert caught.value.remedy == f"--tile-cells {most}"
+    Compute(tile_cells=most).check_tiles(stride_px)
+    with open_slide(str(write_pyramid(tmp_path / "a.tif", tissue(300, 300), (0.972, 0.972)))) as slide:
+        grid, side = ScoreGrid.of(slide, 0.972, stride_px), (most - 1) * stride_px + PATCH_PX
+        assert read_model_pixels(slide, grid, 0, 0, side, side).shape == (side, side, 3)
 
 
 def test_stages_of_an_earlier_table_do_not_stay_beside_another(
