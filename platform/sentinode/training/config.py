@@ -86,7 +86,8 @@ class TrainConfig(Frozen):
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """Share of each label given to both classes alike."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: both classes weigh equally in the loss, whatever their counts."""
+    """balanced: both classes weigh equally in the loss, whatever their counts, and whether or not shuffle.balanced
+    draws them equally often."""
     mix: MixConfig = MixConfig()
     """MixUp and CutMix."""
     averaging: AveragingConfig = AveragingConfig()

@@ -48,7 +48,7 @@ class Learner:
             recipe,
             self._parallel(state.net),
             state.optimizer,
-            class_weights(recipe.train, feeds.class_counts),
+            class_weights(recipe, feeds.class_counts),
             context.device,
             context.rank,
             context.world_size,

@@ -5,14 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from sentinode.training.config import TrainConfig
+from sentinode.training.config import Recipe
 
 ClassWeights = tuple[float, float]
 
 
-def class_weights(config: TrainConfig, class_counts: tuple[int, int]) -> ClassWeights:
-    """Weights of (negative, tumour) patches in the loss; their mean over the train split is 1."""
-    if config.class_weights == "none" or min(class_counts) == 0:
+def class_weights(recipe: Recipe, class_counts: tuple[int, int]) -> ClassWeights:
+    """Weights of (negative, tumour) patches in the loss; their mean over an epoch is 1."""
+    # Drawn equally often, classes weigh equally already.
+    if recipe.train.class_weights == "none" or recipe.shuffle.balanced or min(class_counts) == 0:
         return 1.0, 1.0
     total = sum(class_counts)
     return total / (2 * class_counts[0]), total / (2 * class_counts[1])

@@ -1,7 +1,9 @@
 """MixUp and CutMix over pairs of neighbours in a batch, drawn from (seed, epoch, sample) alone.
 
-Neighbours 2k and 2k + 1 of the global order are partners. Ranks hold contiguous parts of a step, so an even
-share of the batch keeps every pair on one rank and the result does not depend on the number of ranks.
+Neighbours 2k and 2k + 1 of the global order are partners; where classes alternate, any two of four neighbours that
+bring a patch together with one of its own class as often as not. Ranks hold contiguous parts of a step, so a share of
+the batch that is a multiple of 2 (of 4) keeps partners on one rank, and the result does not depend on the number of
+ranks.
 """
 
 from __future__ import annotations
@@ -21,15 +23,23 @@ def mix_pairs(
     epoch: int,
     sample_ids_B: Tensor,
     centre_px: float,
+    *,
+    alternating: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Images and targets (share of tumour, float32 [B]) with each pair mixed; an odd last one stays as it is.
 
     Where both kinds are asked for, each pair takes one by the toss of a coin. ``centre_px``: side of the
-    square that decides the label, at the images' scale.
+    square that decides the label, at the images' scale. ``alternating``: the classes come by turns.
     """
     pairs = len(targets_B) // 2
     if pairs == 0 or not (config.mixup or config.cutmix):
         return images_BCHW, targets_B
+    if alternating:
+        order_B = _partners(sample_ids_B, seed, epoch)  # its own inverse
+        images, targets = mix_pairs(
+            images_BCHW[order_B], targets_B[order_B], config, seed, epoch, sample_ids_B[order_B], centre_px
+        )
+        return images[order_B], targets[order_B]
     draws_P4 = uniform(sample_ids_B[: 2 * pairs : 2], 4, "mix", seed, epoch)
     cutmix_share = float(config.cutmix > 0) / (2 if config.mixup else 1)
     paste_P = draws_P4[:, 0] < cutmix_share
@@ -46,6 +56,17 @@ def mix_pairs(
     both = targets_B[: 2 * pairs].reshape(pairs, 2)
     targets = torch.lerp(both, both.flip(1), share_P[:, None]).flatten()
     return torch.cat([images, images_BCHW[2 * pairs :]]), torch.cat([targets, targets_B[2 * pairs :]])
+
+
+def _partners(sample_ids_B: Tensor, seed: int, epoch: int) -> Tensor:
+    """Places int64 [B] that put partners side by side: of four neighbours the middle ones change places, or not, by
+    the toss of a coin. A last one to three stay.
+    """
+    order_B = torch.arange(len(sample_ids_B), device=sample_ids_B.device)
+    firsts_G = order_B[: len(order_B) // 4 * 4 : 4]
+    changed_G = firsts_G[uniform(sample_ids_B[firsts_G], 1, "partners", seed, epoch)[:, 0] < 0.5]
+    order_B[changed_G + 1], order_B[changed_G + 2] = changed_G + 2, changed_G + 1
+    return order_B
 
 
 def _share(uniform_P: Tensor, concentration: float) -> Tensor:

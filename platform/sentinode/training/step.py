@@ -114,7 +114,14 @@ class Stepper:
         images_BCHW = augment(fitted_BCHW, recipe.augment, seed, epoch, ids_B)
         targets_B = smoothed(batch.labels_B.to(self.device, non_blocking=True), recipe.train.label_smoothing)
         images_BCHW, targets_B = mix_pairs(
-            images_BCHW, targets_B, recipe.train.mix, seed, epoch, ids_B, self._centre_px()
+            images_BCHW,
+            targets_B,
+            recipe.train.mix,
+            seed,
+            epoch,
+            ids_B,
+            self._centre_px(),
+            alternating=recipe.shuffle.balanced,
         )
         return self._in_memory_order(self.preprocess.normalise(images_BCHW)), targets_B
 
