@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 
 from sentinode.commands.evaluate import EvaluateCommand, describe, evaluate_run, keep_report
@@ -9,7 +10,8 @@ from sentinode.commands.tune_told import SweepTold
 from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.search import train_again
 from sentinode.distributed.search_desk import BrokenOff
-from sentinode.errors import TrainingError
+from sentinode.errors import ObjectNotFoundError, TrainingError
+from sentinode.experiment import read_run
 from sentinode.search.records import SweepRecord, TrialRecord, TrialState
 from sentinode.search.sampler import with_epochs
 from sentinode.search.sweep import Sweep, spread_of
@@ -26,9 +28,9 @@ def settle_winner(
     Raises TrainingError where it fails with every seed.
     """
     winner = sweep.record.trial(_winner(sweep.record))
-    asked = trainings(sweep.record, winner)
-    # With more budget another trial may have won since the last process.
-    if [trial.run for trial in asked] != [trial.run for trial in sweep.record.again]:
+    asked = trainings(sweep, winner)
+    # Since the last process another trial may have won, with more budget, or another retraining be asked for.
+    if asked != sweep.record.again:
         sweep.update(again=asked, spread=None, evaluated_run=None)
     broken_off = train_again(sweep, scaling, told, concurrent)
     if broken_off is not None:
@@ -58,20 +60,39 @@ def settle_winner(
     return None
 
 
-def trainings(record: SweepRecord, winner: TrialRecord) -> tuple[TrialRecord, ...]:
-    """The trainings of ``winner`` with other seeds than the search's, yet to be done."""
-    config = record.retrain
+def trainings(sweep: Sweep, winner: TrialRecord) -> tuple[TrialRecord, ...]:
+    """The trainings of ``winner`` with other seeds than the search's: as far as they are, or yet to be done."""
+    config, data = sweep.record.retrain, sweep.record.retrain.data or sweep.record.data
     recipe = winner.recipe if config.epochs is None else with_epochs(winner.recipe, config.epochs)
-    return tuple(
-        TrialRecord(
-            number=seed,
-            run=f"winner/trial-{winner.number:04d}-seed-{recipe.train.seed + 1 + seed}",
-            choices=winner.choices,
-            recipe=_with_seed(recipe, recipe.train.seed + 1 + seed),
-            cost=winner.cost,
-        )
-        for seed in range(config.seeds)
-    )
+    found = []
+    for number in range(config.seeds):
+        seed = recipe.train.seed + 1 + number
+        seeded = _with_seed(recipe, seed)
+        name = f"winner/trial-{winner.number:04d}-seed-{seed}-{_short_digest(seeded, data)}"
+        asked = TrialRecord(number=number, run=name, choices=winner.choices, recipe=seeded, cost=winner.cost)
+        found.append(_known(sweep, asked, data) or asked)
+    return tuple(found)
+
+
+def _known(sweep: Sweep, asked: TrialRecord, data: str) -> TrialRecord | None:
+    """What a former process had of ``asked``; earlier releases named its run by the seed alone."""
+    for trial in sweep.record.again:
+        if trial.run == asked.run or (trial.recipe == asked.recipe and _data_of(sweep, trial) == data):
+            return trial
+    return None
+
+
+def _data_of(sweep: Sweep, trial: TrialRecord) -> str | None:
+    """The data set that ``trial`` was begun on, None where it was not."""
+    try:
+        return read_run(sweep.store.sub(trial.run)).experiment.data
+    except ObjectNotFoundError:
+        return None
+
+
+def _short_digest(recipe: Recipe, data: str) -> str:
+    """Trained longer or on other data, a network needs a run of its own."""
+    return hashlib.sha256(recipe.canonical_json() + data.encode()).hexdigest()[:8]
 
 
 def _with_seed(recipe: Recipe, seed: int) -> Recipe:

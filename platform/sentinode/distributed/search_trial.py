@@ -21,7 +21,7 @@ from sentinode.distributed.scaling import ScalingSettings
 from sentinode.distributed.trainer import train
 from sentinode.distributed.watch import NoOnlooker
 from sentinode.errors import SentinodeError
-from sentinode.experiment import Experiment, begin_run
+from sentinode.experiment import Experiment, begin_run, find_run
 from sentinode.search.cost import measure_cost
 from sentinode.search.records import Cost, SearchPart
 from sentinode.storage import open_store
@@ -79,6 +79,8 @@ def run_trial(config: dict[str, Any]) -> None:
 def _train(task: TrialTask) -> None:
     experiment, scaling = task.experiment, task.scaling
     torch.set_num_threads(scaling.cpus_per_worker)
+    manifest, _ = load_manifest(experiment.data)
+    find_run(experiment, manifest)  # raises where what is kept there is another training
     cost = task.cost or measure_cost(experiment.recipe)
     tell(Told(cost=cost))
     part = SearchPart(search=task.search, trial=task.number, choices=task.choices, cost=cost)
@@ -90,7 +92,6 @@ def _train(task: TrialTask) -> None:
     if scaling.num_workers > 1:
         train(experiment, scaling, _Onlooker(), part)
         return
-    manifest, _ = load_manifest(experiment.data)
     begin_run(experiment, manifest)
     device = torch.device("cuda" if scaling.use_gpu else "cpu")
     context = RankContext(device=device, report=lambda record: tell(Told(epoch=record)))

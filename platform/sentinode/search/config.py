@@ -52,7 +52,7 @@ class Budget(Frozen):
 
 
 class RetrainConfig(Frozen):
-    """The winner trained again: how much of its figure is luck."""
+    """The winner trained again: how much of its figure is luck. A search that is resumed may be given other values."""
 
     seeds: int = Field(default=3, ge=0)
     """Seeds to train it with, each other than the search's; 0 leaves it at the search."""
