@@ -232,7 +232,7 @@ def test_each_port_of_ray_is_open_to_its_own_and_few_others(overlay: str) -> Non
         others = {
             "dashboard": ({OPERATOR} | (set() if endpoint else {"submitter"})) if head else set(),
             "serve": ({OPERATOR} if head else set())
-            | ({GATEWAY} if production and endpoint and not head else set()),
+            | ({GATEWAY, MONITORING} if production and endpoint and not head else set()),
             "metrics": {MONITORING} if production else set(),
         }
         for kind, port in RAY_PORTS.items():
