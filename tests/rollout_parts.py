@@ -49,6 +49,8 @@ class Stage:
     old: str
     new: str
     kubeconfig: Path
+    restart: Callable[[], None]
+    """A replica starts anew, with the bundle that was served first."""
     fails: list[str] = field(default_factory=list)
     """Words that must not stand in a specification, or its deployment fails."""
     recompresses: threading.Event = field(default_factory=threading.Event)
@@ -145,16 +147,19 @@ def open_stage(tmp_path: Path) -> Iterator[Stage]:
         port = probe.getsockname()[1]
     endpoint, loop = Endpoint(args, ApiKeys()), asyncio.new_event_loop()
     api = ApiServerDouble(CRDS, manifests.of_kind("overlays/local", "Role")[0])
-    made = Stage(api, f"http://127.0.0.1:{port}", old, new, api.kubeconfig(tmp_path / "kubeconfig"))
-    app: Any = made.asgi(endpoint)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", loop="none", lifespan="off"))
-    thread = threading.Thread(target=loop.run_until_complete, args=(server.serve(),), daemon=True)
-    loop.run_until_complete(endpoint.reconfigure(args.first_traffic.model_dump(mode="json")))
-    thread.start()
+    first = args.first_traffic.model_dump(mode="json")
 
     def reconfigure(traffic: Object) -> None:
         asyncio.run_coroutine_threadsafe(endpoint.reconfigure(traffic), loop).result(60)
 
+    made = Stage(
+        api, f"http://127.0.0.1:{port}", old, new, api.kubeconfig(tmp_path / "kubeconfig"), lambda: reconfigure(first)
+    )  # fmt: skip
+    app: Any = made.asgi(endpoint)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", loop="none", lifespan="off"))
+    thread = threading.Thread(target=loop.run_until_complete, args=(server.serve(),), daemon=True)
+    loop.run_until_complete(endpoint.reconfigure(first))
+    thread.start()
     with api, KubeRayDouble(api, reconfigure, made.why_fails):
         api.put(KEY, rayservice(store.url, old))
         wait_until(

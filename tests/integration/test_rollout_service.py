@@ -181,6 +181,9 @@ def test_another_gateway_than_the_sealed_bundle_expects_is_found_out(
     ((outcome, reason),) = stage.outcomes
     assert outcome == "rolled back"
     assert "through the gateway; expected" in reason
+    assert "the bundle from before answers, but not as it promises either" in reason, (
+        "it is not the new bundle's fault"
+    )
 
 
 def test_a_canary_goes_through_shadow_and_shares(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

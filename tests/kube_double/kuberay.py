@@ -1,8 +1,9 @@
 """A DOUBLE of KubeRay's operator: it plays the status transitions of a RayService over the double of the API server.
 
-``user_config`` goes to a REAL endpoint of ours, as Ray Serve would call ``reconfigure``. Another image makes a pending
-cluster, which takes over when it is ready. As in KubeRay 1.7 (``shouldPrepareNewCluster``), a specification is compared
-with the pending cluster alone while there is one: going back to the old image makes a third cluster.
+Traffic (``user_config``, else that of ``args``) goes to a REAL endpoint of ours when it changes, as Ray Serve would
+call ``reconfigure``. Another image makes a pending cluster, which takes over when it is ready. As in KubeRay 1.7
+(``shouldPrepareNewCluster``), a specification is compared with the pending cluster alone while there is one: going back
+to the old image makes a third cluster.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import yaml
 from kube_double.api_server import ApiServerDouble
 from kube_double.controller import OPERATOR, ControllerDouble
 from kube_double.refusals import Object
+from sentinode.serving.args import ServeArgs
 
 KEY = ("sentinode", "rayservices", "sentinode")
 STAMP = "2026-11-26T18:00:00Z"
@@ -31,6 +33,7 @@ class KubeRayDouble(ControllerDouble):
         self._image, self._active = "", ""
         self._pending_image, self._pending = "", ""
         self._clusters = 0
+        self._traffic: Object = {}
 
     def pending(self) -> Object | None:
         """The service, where its specification has not been observed."""
@@ -58,9 +61,10 @@ class KubeRayDouble(ControllerDouble):
         elif failure:
             self._status(service, active=_apps("DEPLOY_FAILED", failure))
             return
-        application = yaml.safe_load(spec["serveConfigV2"])["applications"][0]
-        for deployment in application.get("deployments", []):
-            self._reconfigure(deployment["user_config"])
+        traffic = _traffic(yaml.safe_load(spec["serveConfigV2"])["applications"][0])
+        if traffic != self._traffic:
+            self._traffic = traffic
+            self._reconfigure(traffic)
         self._status(service, active=_apps("RUNNING"))
 
     def _status(
@@ -81,6 +85,12 @@ class KubeRayDouble(ControllerDouble):
         self._api.put(
             KEY, {**now, "metadata": {"name": KEY[2]}, "status": status}, status_only=True, manager=OPERATOR
         )
+
+
+def _traffic(application: Object) -> Object:
+    for deployment in application.get("deployments", []):
+        return dict(deployment["user_config"])
+    return ServeArgs.parse(application["args"]).first_traffic.model_dump(mode="json")
 
 
 def _apps(status: str, message: str = "") -> Object:

@@ -24,8 +24,9 @@ from sentinode.rollout.evidence import Limits
 from sentinode.rollout.forget import forget
 from sentinode.rollout.gateway import Gateway
 from sentinode.rollout.plan import Pace, plan
+from sentinode.rollout.proof import Golden
 from sentinode.rollout.record import Wish, history_of, record_of
-from sentinode.rollout.runner import Golden, Rollout
+from sentinode.rollout.runner import Rollout
 from sentinode.rollout.serve_config import ServeConfig, check_image, difference, spec_of
 from sentinode.rollout.status import ServiceStatus
 from sentinode.rollout.watch import Settings

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sentinode.errors import ConfigError, RolloutError
+from sentinode.rollout.outcome import GoldenDiffersError, StepFailedError
 
 KEY_VARIABLE: Final = "SENTINODE_API_KEY"
 GOLDEN_TOLERANCE: Final = 1e-4
@@ -46,6 +47,13 @@ class Gateway:
     def models(self) -> dict[str, Any]:
         """What one replica serves, and why it does not serve what it was told last."""
         return self._json("GET", "/v1/models")
+
+    def refusal(self) -> str:
+        """Why the replica that answers does not serve what it was told last; empty where it does, or is silent."""
+        try:
+            return str(self.models().get("failure") or "")
+        except GatewayError:
+            return ""
 
     def metrics(self) -> str:
         """Counters of one replica, as Prometheus text. The key needs the scope ``metrics``."""
@@ -87,12 +95,14 @@ def check_golden(
     bundle: str,
     golden: tuple[NDArray[np.uint8], NDArray[np.float64]],
     may_go_on: Callable[[str], bool],
+    canary: str = "",
 ) -> float:
     """Ask for all golden patches (images uint8 [G, 96, 96, 3], probabilities [G]), three times over, and compare.
 
-    Every answer must be of ``bundle``: until all replicas have it, ``may_go_on(why)`` is asked whether to try again.
-    Returns the largest difference. Raises RolloutError where a probability differs by more than 1e-4, or it does not
-    come to answers of ``bundle``.
+    Every answer must be of ``bundle``, or of the ``canary`` that answers its share, which promises nothing here: until
+    all replicas have it, ``may_go_on(why)`` is asked whether to try again. Returns the largest difference. Raises
+    GoldenDiffersError where a probability differs by more than 1e-4, StepFailedError where it does not come to answers
+    of ``bundle``.
     """
     images_BHWC, expected_B = golden
     pngs = [png_of(patch_HWC) for patch_HWC in images_BHWC]
@@ -100,20 +110,22 @@ def check_golden(
     while rounds < _ROUNDS:
         try:
             found = [gateway.predict(png, model) for png in pngs]
-            other = next((reply for reply in found if reply.get("bundle") != bundle), None)
+            other = next((reply for reply in found if reply.get("bundle") not in (bundle, canary)), None)
             why = f"bundle {str(other.get('bundle'))[:12]} answers, not {bundle[:12]}" if other else ""
         except GatewayError as error:
             why = error.found
         if why:
             rounds = 0
             if not may_go_on(why):
-                raise RolloutError(f"the golden patches were not answered: {why}")
+                raise StepFailedError(f"the golden patches were not answered: {why}")
             continue
         for index, (reply, expected) in enumerate(zip(found, expected_B, strict=True)):
+            if reply["bundle"] != bundle:
+                continue
             given = reply.get("probability")
             difference = abs(given - expected) if isinstance(given, int | float) else float("inf")
             if not difference <= GOLDEN_TOLERANCE:
-                raise RolloutError(
+                raise GoldenDiffersError(
                     f"golden patch {index} has probability {given} through the gateway",
                     f"{expected:.6f} to {GOLDEN_TOLERANCE:g}, as the bundle promises",
                 )

@@ -12,9 +12,19 @@ OVERTAKEN: Final = (
 )
 """What may be done where somebody else changed the RayService."""
 
+UNRESTORED: Final = (
+    "see `kubectl describe rayservice` and `failure` of GET /v1/models, and mend what they name; a replica that "
+    "refused what was before looks again when its pod starts anew (docs/runbook.md); then `sentinode rollout abort`"
+)
+"""What may be done where what was before does not answer."""
+
 
 class StepFailedError(RolloutError):
     """A step was not proved."""
+
+
+class GoldenDiffersError(StepFailedError):
+    """The bundle answers, and not with the probabilities that it promises."""
 
 
 class RolledBackError(RolloutError):

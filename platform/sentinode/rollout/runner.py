@@ -12,21 +12,18 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sentinode.errors import ConfigError, RolloutError
+from sentinode.errors import BundleError, ConfigError, StoreError
 from sentinode.rollout.change import change
 from sentinode.rollout.cluster import RAY_SERVICE, Cluster, Object
 from sentinode.rollout.decide import Decision, Moment, Promote, RollBack, decide, is_unhealthy
-from sentinode.rollout.gateway import Gateway, GatewayError, check_golden
+from sentinode.rollout.gateway import Gateway, GatewayError
 from sentinode.rollout.healthy import GLANCE_S, healthy
 from sentinode.rollout.incremental import check_gateway
 from sentinode.rollout.lease import HeldLease
 from sentinode.rollout.outcome import (
     OVERTAKEN,
+    UNRESTORED,
     OvertakenError,
     RolledBackError,
     StepFailedError,
@@ -34,15 +31,13 @@ from sentinode.rollout.outcome import (
 )
 from sentinode.rollout.plan import plan, present
 from sentinode.rollout.pods import explained
+from sentinode.rollout.proof import Golden, Proof
 from sentinode.rollout.record import Outcome, RolloutRecord, Wish, finish, record_of, under_way, write_record
-from sentinode.rollout.serve_config import CANDIDATE, ServeConfig, images, spec_of
+from sentinode.rollout.serve_config import ServeConfig, images, spec_of
 from sentinode.rollout.status import ServiceStatus
-from sentinode.rollout.watch import Settings, watch
+from sentinode.rollout.watch import Settings
 
 log = logging.getLogger(__name__)
-_SCRAPE_S: Final = 1.0
-
-Golden = tuple[NDArray[np.uint8], NDArray[np.float64]]
 
 
 class Rollout:
@@ -58,8 +53,7 @@ class Rollout:
     ) -> None:
         self._cluster = cluster
         self._name = name
-        self._gateway = gateway
-        self._golden = golden
+        self._proof = Proof(gateway, golden, settings)
         self._settings = settings
         self._lease: HeldLease
         self._generation = 0
@@ -123,14 +117,14 @@ class Rollout:
             log.info("nothing to do: all is as wished")
             return None
         status = ServiceStatus.of(service)
-        for digest in {step.bundle for step in steps}:
-            self._golden(digest)
+        before = present(service["spec"])
+        self._proof.prepare(before, steps)
         record = RolloutRecord(
             id=uuid.uuid4().hex[:12],
             by=self._settings.by,
             started_at=datetime.now(UTC),
             wish=wish,
-            before=present(service["spec"]),
+            before=before,
             steps=steps,
             leaves=status.active.ray_cluster_name if steps[0].new_cluster else None,
         )
@@ -143,11 +137,8 @@ class Rollout:
             try:
                 self._prove(record)
             except (StepFailedError, GatewayError) as error:
-                self._restore(self._turn_back(record, error.found))
-            except RolloutError as error:
-                if type(error) is not RolloutError:
-                    raise
-                self._restore(self._turn_back(record, f"{error.found}; expected: {error.expected}"))
+                why = f"{error.found}; expected: {error.expected}" if error.expected else error.found
+                self._restore(self._turn_back(record, why))
             if record.step + 1 == len(record.steps):
                 break
             service = self._own(record)
@@ -161,27 +152,11 @@ class Rollout:
         return record
 
     def _prove(self, record: RolloutRecord) -> None:
-        step = record.current
         decision = self._settle(record)
         if isinstance(decision, RollBack):
             raise StepFailedError(decision.reason)
-        if step.golden is not None:
-            deadline_s = time.monotonic() + self._settings.patience.step_s
-            model = CANDIDATE if step.golden == "candidate" else ""
-
-            def may_go_on(why: str) -> bool:
-                self._own(record)
-                refused = self._refusal()
-                if refused:
-                    raise StepFailedError(f"the endpoint keeps its old traffic: {refused}")
-                time.sleep(_SCRAPE_S)
-                return time.monotonic() < deadline_s
-
-            worst = check_golden(self._gateway, model, step.bundle, self._golden(step.bundle), may_go_on)
-            log.info("golden patches of %s reproduced to %.1e", step.bundle[:12], worst)
-        if step.hold_s:
-            old = ServeConfig(record.before.config).bundle
-            watch(step, old, self._gateway, self._settings, lambda: self._own(record))
+        old = ServeConfig(record.before.config).bundle
+        self._proof.step(record.current, old, lambda: self._own(record))
 
     def _settle(self, record: RolloutRecord, restoring: bool = False) -> Decision:
         started_s = time.monotonic()
@@ -218,17 +193,23 @@ class Rollout:
         return back
 
     def _restore(self, record: RolloutRecord) -> None:
-        """Raises RolledBackError when what was serves again, RolloutError when it does not come back."""
+        """Raises RolledBackError when what was before answers again, UnrestoredError when it does not come back."""
         decision = self._settle(record, restoring=True)
-        if not isinstance(decision, Promote):
+        try:
+            if not isinstance(decision, Promote):
+                raise StepFailedError(f"is not healthy: {decision.reason}")
+            doubt = self._proof.restored(record.before, lambda: self._own(record))
+        except (StepFailedError, BundleError, StoreError) as error:
             raise UnrestoredError(
-                f"{record.reason}; the old specification stands again and is not healthy: {decision.reason}",
+                f"{record.reason}; the old specification stands again, but {error.found}",
                 "a RayService that serves as before",
-                "see `kubectl describe rayservice`, mend it, and run `sentinode rollout abort`",
-            )
-        self._finish(record, "rolled back", self._own(record))
+                UNRESTORED,
+            ) from error
+        reason = f"{record.reason}; {doubt}" if doubt else record.reason
+        told = record.model_copy(update={"reason": reason[:2000]})
+        self._finish(told, "rolled back", self._own(record))
         raise RolledBackError(
-            f"rolled back: {record.reason}", remedy=f"bundle and image are as before rollout {record.id}"
+            f"rolled back: {reason}", remedy=f"bundle and image are as before rollout {record.id}"
         )
 
     def _own(self, record: RolloutRecord) -> Object:
@@ -260,9 +241,3 @@ class Rollout:
         changed = copy.deepcopy(service)
         finish(changed, record, outcome)
         change(self._cluster, service, changed)
-
-    def _refusal(self) -> str:
-        try:
-            return str(self._gateway.models().get("failure") or "")
-        except GatewayError:
-            return ""

@@ -49,6 +49,12 @@ class ServeConfig:
         traffic = self.traffic
         return str(traffic["models"][traffic["default"]]["bundle"])
 
+    @property
+    def canary(self) -> str:
+        """Digest of the bundle that answers a share of what the default one is asked; empty where there is none."""
+        traffic = self.traffic
+        return str((traffic["models"][traffic["default"]].get("canary") or {}).get("bundle", ""))
+
     def with_traffic(self, traffic: dict[str, Any]) -> str:
         """The text with another ``user_config``, and nothing else changed: what Ray Serve swaps in place."""
         changed = ServeConfig(yaml.safe_dump(self._tree, sort_keys=False, width=110))
