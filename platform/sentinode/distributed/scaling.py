@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from sentinode.config import Frozen
 from sentinode.data.loader import LoaderConfig
 from sentinode.errors import ConfigError
-from sentinode.training.config import TrainConfig
+from sentinode.training.config import Recipe, TrainConfig
+from sentinode.training.mix import partners_of
 
 
 class ScalingSettings(Frozen):
@@ -67,17 +68,8 @@ class ScalingSettings(Frozen):
 
     def check_batch(self, config: TrainConfig) -> None:
         """Raise ConfigError where a step of ``config`` cannot be shared out evenly, whatever the number of workers."""
-        size, needed = config.batch_size, lcm(*self.sizes)
-        if size % needed:
-            workers = f"{self.num_workers} workers"
-            if len(self.sizes) > 1:
-                workers = f"each of {self.min_workers} to {workers}"
-            lower = size - size % needed
-            raise ConfigError(
-                f"train.batch_size {size} does not split evenly over {workers}",
-                f"a multiple of {needed}",
-                f"set train.batch_size to {lower + needed}" + (f" or {lower}" if lower else ""),
-            )
+        size = config.batch_size
+        self._check_multiple(size, lcm(*self.sizes), "does not split evenly over")
         share = size // self.num_workers
         if config.micro_batches > share:
             raise ConfigError(
@@ -85,4 +77,22 @@ class ScalingSettings(Frozen):
                 "patches of a step",
                 "at most as many parts as patches",
                 f"set train.micro_batches to at most {share}",
+            )
+
+    def check_partners(self, recipe: Recipe) -> None:
+        """Raise ConfigError where partners in mixing would come to different workers, and stay as they are."""
+        if self.sizes[-1] > 1:
+            needed = partners_of(recipe) * lcm(*self.sizes)
+            self._check_multiple(recipe.train.batch_size, needed, "parts partners of train.mix, spread over")
+
+    def _check_multiple(self, size: int, needed: int, fault: str) -> None:
+        if size % needed:
+            workers = f"{self.num_workers} workers"
+            if len(self.sizes) > 1:
+                workers = f"each of {self.min_workers} to {workers}"
+            lower = size - size % needed
+            raise ConfigError(
+                f"train.batch_size {size} {fault} {workers}",
+                f"a multiple of {needed}",
+                f"set train.batch_size to {lower + needed}" + (f" or {lower}" if lower else ""),
             )

@@ -93,6 +93,8 @@ def check_run(experiment: Experiment, scaling: ScalingSettings) -> TrainResult |
     scaling.check_batch(experiment.train)
     store = open_store(experiment.run)
     begun = find_run(experiment, manifest)
+    if begun is None:  # one that was begun can only go on with the batch that it has
+        scaling.check_partners(experiment)
     return _result(experiment, store) if begun is not None and has_finished(store) else None
 
 

@@ -56,7 +56,8 @@ class TrainConfig(Frozen):
     epochs: int = Field(default=20, ge=1)
     """Passes over the train split."""
     batch_size: int = Field(default=128, ge=1)
-    """Patches of one optimiser step, over all workers together; a multiple of the number of workers."""
+    """Patches of one optimiser step, over all workers together; a multiple of the number of workers; under train.mix of
+    twice, and with shuffle.balanced of four times that number, where it is not 1."""
     micro_batches: int = Field(default=1, ge=1)
     """Parts that each worker splits its share of a step into, to fit its memory; gradients are accumulated,
     and batch norms see one part at a time. May change when a run is gone on with."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sentinode.data.random_bits import uniform
-from sentinode.training.config import MixConfig
+from sentinode.training.config import MixConfig, Recipe
 
 
 def mix_pairs(
@@ -56,6 +56,13 @@ def mix_pairs(
     both = targets_B[: 2 * pairs].reshape(pairs, 2)
     targets = torch.lerp(both, both.flip(1), share_P[:, None]).flatten()
     return torch.cat([images, images_BCHW[2 * pairs :]]), torch.cat([targets, targets_B[2 * pairs :]])
+
+
+def partners_of(recipe: Recipe) -> int:
+    """Neighbours that stay together in mixing: what each rank's share of a step is to be a multiple of."""
+    if not (recipe.train.mix.mixup or recipe.train.mix.cutmix):
+        return 1
+    return 4 if recipe.shuffle.balanced else 2
 
 
 def _partners(sample_ids_B: Tensor, seed: int, epoch: int) -> Tensor:

@@ -16,15 +16,15 @@ from sentinode.distributed import cluster
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.inference import predict
 from sentinode.distributed.scaling import ScalingSettings
-from sentinode.distributed.trainer import train
+from sentinode.distributed.trainer import check_run, train
 from sentinode.errors import ConfigError, ManifestError
-from sentinode.experiment import Experiment
+from sentinode.experiment import Experiment, begin_run
 from sentinode.models.families import SeedCnnConfig, build_model
 from sentinode.models.preprocess import Detector, Preprocess, PreprocessConfig
 from sentinode.recipes import seed_cnn
 from sentinode.schema import Split
 from sentinode.storage import open_store
-from sentinode.training.config import TrainConfig
+from sentinode.training.config import MixConfig, Recipe, TrainConfig
 
 
 def test_an_address_that_does_not_answer_is_named_at_once() -> None:
@@ -58,6 +58,28 @@ def test_a_share_of_a_step_is_not_split_into_more_parts_than_patches() -> None:
     ScalingSettings(num_workers=1).check_batch(config)
     with pytest.raises(ConfigError, match="micro_batches is 8, and each of 2 workers has 4 patches"):
         ScalingSettings(num_workers=2).check_batch(config)
+
+
+def test_partners_in_mixing_are_not_parted(tmp_path: Path) -> None:
+    manifest = write_lesson(str(tmp_path / "data"))
+    data = str(tmp_path / "data")
+
+    def check(run: str, batch_size: int, workers: int = 2, **more: object) -> None:
+        config = TrainConfig(batch_size=batch_size, mix=MixConfig(mixup=1.0))
+        recipe = Recipe.model_validate({"train": config, **more})
+        check_run(Experiment.of(recipe, data, str(tmp_path / run)), ScalingSettings(num_workers=workers))
+
+    check("even", 8)
+    check("alone", 7, workers=1)
+    with pytest.raises(
+        ConfigError, match=r"6 parts partners of train\.mix.*\n.*a multiple of 4\n.*to 8 or 4"
+    ):
+        check("odd", 6)
+    with pytest.raises(ConfigError, match="a multiple of 8"):
+        check("balanced", 12, shuffle={"balanced": True})
+    begun = Recipe(train=TrainConfig(batch_size=6, mix=MixConfig(mixup=1.0)))
+    begin_run(Experiment.of(begun, data, str(tmp_path / "begun")), manifest)
+    check("begun", 6)
 
 
 def test_scaling_counts_cpus() -> None:
