@@ -39,7 +39,8 @@ def run(config: JoinConfig) -> int:
         joined = join(
             config.manifests, config.dataset, config.out, lambda done, total: progress("copy", done, total)
         )
-    for warning in joined.warnings:
+    # The first says what was joined, which is no news.
+    for warning in joined.warnings[1:]:
         log.warning("%s", warning)
     for line in describe(joined):
         log.info("%s", line)
