@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import manifest_parts as manifests
 import pytest
 
 from sentinode.serving.ingress import REFUSALS, VARIABLES
+from sentinode.tracking.mode import tracking_mode
 
 RAY_PORTS = {
     "gcs": 6379, "client": 10001, "dashboard": 8265, "agent": 52365, "metrics": 8080, "serve": 8000, "grpc": 9000,
@@ -306,3 +308,23 @@ def test_accounts_of_production_have_roles() -> None:
     for manifest in services:
         spec = manifest["spec"].get("rayClusterConfig", manifest["spec"])
         assert spec["gcsFaultToleranceOptions"]["redisAddress"] == "redis://gcs-store:6379"
+
+
+@each_overlay
+def test_a_key_of_tracking_is_enough(overlay: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """WANDB_MODE would have precedence: with it in the settings, a key in the secret changed nothing."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    (settings,) = [
+        m
+        for m in manifests.of_kind(f"overlays/{overlay}", "ConfigMap")
+        if m["metadata"]["name"] == "sentinode-settings"
+    ]
+    for name, value in settings["data"].items():
+        monkeypatch.setenv(name, value)
+    assert tracking_mode() == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert tracking_mode() == "online"
+    secret = {"secretRef": {"name": "sentinode-tracking", "optional": True}}
+    for label, container in containers(f"overlays/{overlay}/jobs"):
+        assert "submitter" in label or secret in container["envFrom"], label
