@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from itertools import pairwise
+
+from pydantic import Field, field_validator
 
 from sentinode.config import Frozen
 from sentinode.rollout.cluster import Object
@@ -16,9 +18,19 @@ class Pace(Frozen):
     shadow_s: float = Field(default=0.0, ge=0.0)
     """How long the new bundle is asked as a shadow first, in seconds; 0: not at all."""
     shares: tuple[float, ...] = ()
-    """Canary steps, as shares of the traffic: 0.05 0.25 0.5. None: at once, after the golden patches."""
+    """Canary steps, as growing shares of the traffic: 0.05 0.25 0.5. None: at once, after the golden patches."""
     hold_s: float = Field(default=300.0, ge=0.0)
     """How long each canary step is watched, in seconds."""
+
+    @field_validator("shares")
+    @classmethod
+    def _grow(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(low < high <= 1.0 for low, high in pairwise((0.0, *shares))):
+            given = " ".join(f"{share:g}" for share in shares)
+            raise ValueError(
+                f"{given}: shares grow, from above 0 to 1 at most; a quarter of the traffic is 0.25"
+            )
+        return shares
 
 
 def present(spec: Object) -> Step:
@@ -59,6 +71,6 @@ def plan(spec: Object, wish: Wish, pace: Pace) -> tuple[Step, ...]:
     if pace.shadow_s:
         step("shadow", shadowed(traffic, new), hold_s=pace.shadow_s)
     for share in pace.shares:
-        step(f"canary {share:.0%}", canaried(traffic, new, share), hold_s=pace.hold_s)
+        step(f"canary {100 * share:g}%", canaried(traffic, new, share), hold_s=pace.hold_s)
     step("promote", promoted(traffic, new), golden="default")
     return tuple(steps)

@@ -37,8 +37,8 @@ class Settings:
 def watch(step: Step, old: str, gateway: Gateway, settings: Settings, check: Callable[[], object]) -> None:
     """Return when the step was held long enough, with enough patches, within all limits.
 
-    ``check`` is called before each look. Raises StepFailedError where the evidence is bad or too little, GatewayError
-    where the endpoint is silent.
+    ``check`` is called before each look. Raises StepFailedError where the evidence is bad or too little or a replica
+    refuses the step, GatewayError where the endpoint is silent.
     """
     limits, counters, started_s, silent = settings.limits, Counters(), time.monotonic(), 0
     said_s = 0.0
@@ -51,6 +51,9 @@ def watch(step: Step, old: str, gateway: Gateway, settings: Settings, check: Cal
             silent += 1
             if silent > _SILENT_SCRAPES:
                 raise
+        refused = gateway.refusal()
+        if refused:
+            raise StepFailedError(f"{step.name}: the endpoint keeps its former traffic: {refused}")
         bad = judge(counters, step.bundle, old, limits)
         if bad:
             raise StepFailedError(f"{step.name}: {bad}")

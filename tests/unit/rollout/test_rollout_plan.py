@@ -45,6 +45,17 @@ def test_one_thing_changes_at_a_time() -> None:
     assert yaml.safe_load(steps[-1].config)["applications"][0]["args"]["bundle"] == OLD
 
 
+@pytest.mark.parametrize("shares", [(25,), (0,), (-0.5,), (0.5, 0.25), (0.25, 0.25), (0.5, 1.01)])
+def test_shares_are_shares_and_grow(shares: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"a quarter of the traffic is 0\.25"):
+        Pace(shares=shares)
+
+
+def test_a_step_is_named_by_its_share() -> None:
+    steps = plan(spec(), Wish(bundle=NEW), Pace(shares=(0.005, 0.07, 0.29, 1.0)))
+    assert [step.name for step in steps[1:-1]] == ["canary 0.5%", "canary 7%", "canary 29%", "canary 100%"]
+
+
 def test_nothing_to_do() -> None:
     assert plan(spec(), Wish(bundle=OLD), Pace()) == ()
     assert images(spec()) == ("r/serve:old", "r/serve:old")
