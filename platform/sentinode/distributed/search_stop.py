@@ -16,7 +16,7 @@ from sentinode.search.records import SweepRecord
 def early_stopping(record: SweepRecord, longest: int) -> FIFOScheduler:
     """The scheduler for trials of at most ``longest`` epochs, which knows how those of ``record`` did."""
     config = record.config
-    if not config.stop.early:
+    if not config.stop.early or config.stop.grace_epochs >= longest:
         return FIFOScheduler()
     ladders = Ladders(lambda: _asha(config, longest), within_family=config.stop.within_family)
     for trial in record.trials:
@@ -69,7 +69,7 @@ def _asha(config: SearchConfig, longest: int) -> ASHAScheduler:
         metric=RUNG_FIGURES[config.quality],
         mode="max",
         # No rung at the very end: a trial that has come so far is finished.
-        max_t=max(longest - 1, config.stop.grace_epochs),
+        max_t=longest - 1,
         grace_period=config.stop.grace_epochs,
         reduction_factor=config.stop.reduction,
         stop_last_trials=False,

@@ -54,6 +54,12 @@ def test_without_early_stopping_nothing_is_judged() -> None:
     assert type(early_stopping(record, longest=9)) is FIFOScheduler
 
 
+@pytest.mark.parametrize(("longest", "grace"), [(1, 1), (3, 3), (3, 5)])
+def test_trials_as_long_as_their_grace_are_trained_to_their_end(longest: int, grace: int) -> None:
+    record = sweep_record(config=SearchConfig(stop=StopConfig(grace_epochs=grace)))
+    assert type(early_stopping(record, longest)) is FIFOScheduler
+
+
 def test_no_trial_is_stopped_at_its_last_epoch() -> None:
     """The rungs are at 1 and 3 of 9 epochs: what is judged there and goes on is trained to its end."""
     former = sweep_record(*(trial(n, *[0.9] * 9) for n in range(6)))
