@@ -49,6 +49,15 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "data" {
   }
 }
 
+# What was overwritten or deleted can be had back for 90 days, and is gone then. Of aliases the last ten versions stay however old they are. Each
+# place has one rule: where two fit, S3 follows the shorter, and no filter says "all but".
+locals {
+  expiring = concat(
+    ["sources", "data", "runs", "slides", "scores", "corrections"],
+    [for part in ["bundles", "decisions", "pins", "collecting"] : "registry/${part}"],
+  )
+}
+
 resource "aws_s3_bucket_lifecycle_configuration" "data" {
   bucket = aws_s3_bucket.data.id
 
@@ -63,11 +72,40 @@ resource "aws_s3_bucket_lifecycle_configuration" "data" {
     }
   }
 
+  dynamic "rule" {
+    for_each = local.expiring
+    content {
+      id     = "versions-of-${replace(rule.value, "/", "-")}"
+      status = "Enabled"
+
+      filter {
+        prefix = "${rule.value}/"
+      }
+
+      noncurrent_version_expiration {
+        noncurrent_days = 90
+      }
+    }
+  }
+
   rule {
-    id     = "versions-overwritten"
+    id     = "markers-of-what-is-gone"
     status = "Enabled"
 
     filter {}
+
+    expiration {
+      expired_object_delete_marker = true
+    }
+  }
+
+  rule {
+    id     = "versions-of-aliases"
+    status = "Enabled"
+
+    filter {
+      prefix = "registry/aliases/"
+    }
 
     noncurrent_version_expiration {
       noncurrent_days           = 90
