@@ -27,10 +27,14 @@ class _Half:
 
 
 class DriftWindow:
-    """Figures over the last thousands of patches of one bundle; written by the batch thread, read by ``/metrics``."""
+    """Figures over the last thousands of patches of one bundle; written by the batch thread, read by ``/metrics``.
 
-    def __init__(self, reference: ScoreReference | None) -> None:
+    Scores are compared with ``reference`` as it would be at a stated ``prevalence``; None: with validation's own.
+    """
+
+    def __init__(self, reference: ScoreReference | None, prevalence: float | None = None) -> None:
         self._reference = reference
+        self._prevalence = prevalence
         self._bins = len(reference.edges) - 1 if reference else 1
         self._new, self._old = _Half(self._bins), _Half(self._bins)
         self._lock = threading.Lock()
@@ -68,9 +72,9 @@ class DriftWindow:
 
     @property
     def score_psi(self) -> float:
-        """Population stability index of the scores against validation; NaN below 500 patches."""
+        """Population stability index of the scores against validation at the prevalence; NaN below 500 scores."""
         with self._lock:
             counts_K = self._new.scores_K + self._old.scores_K
         if self._reference is None or counts_K.sum() < _FEWEST:
             return float("nan")
-        return self._reference.population_stability_index(counts_K)
+        return self._reference.population_stability_index(counts_K, self._prevalence)

@@ -64,7 +64,8 @@ class Metrics:
         )
         self._shadow = CounterTally(
             "sentinode_shadow_patches",
-            "Patches that a shadow was asked: agreed, disagreed in the verdict, or missed because it was busy.",
+            "Patches that a shadow was asked: agreed, disagreed in the verdict, or missed because it was busy. "
+            "Those on which both abstained do not count.",
             ("bundle", "outcome"),
             self.registry,
         )
@@ -123,15 +124,16 @@ class VersionCounts:
         stages["gate"].observe(scored.gate_s)
         stages["inference"].observe(scored.inference_s)
         for probability, verdict in zip(scored.probabilities, verdicts, strict=True):
-            self._score.observe(probability)
+            if verdict != ABSTAINED:
+                self._score.observe(probability)
             self._verdicts[verdict].inc()
 
-    def compared(self, differences: list[float], disagreed: int) -> None:
-        """As a shadow, the version was asked as well."""
+    def compared(self, differences: list[float], agreed: int, disagreed: int) -> None:
+        """As a shadow, the version was asked as well; ``differences`` of what both gave a probability."""
         for difference in differences:
             self._shadow_difference.observe(difference)
         self._shadow["disagreed"].inc(disagreed)
-        self._shadow["agreed"].inc(len(differences) - disagreed)
+        self._shadow["agreed"].inc(agreed)
 
     def missed(self, patches: int) -> None:
         """As a shadow, the version could not be asked."""

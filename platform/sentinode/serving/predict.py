@@ -92,8 +92,6 @@ class Predict:
         scored = answer.result
         verdicts = verdicts_of(model.words[version], scored)
         version.counts.answered(answer, verdicts)
-        if job.flags:
-            version.trust.count_scale(job.flags, scored.flags)
         if model.shadow is not None:
             self._ask_shadow(model, version, job, scored)
         for observe in self._observers:
@@ -131,6 +129,13 @@ async def _compare(shadow: Version, version: Version, job: Job, scored: Scored) 
         shadow.counts.missed(job.patches)
         return
     here, there = version.engine.operating_point.threshold, shadow.engine.operating_point.threshold
-    pairs = list(zip(scored.probabilities, other.probabilities, strict=True))
-    disagreed = sum((p >= here) != (q >= there) for p, q in pairs)
-    shadow.counts.compared([abs(p - q) for p, q in pairs], disagreed)
+    differences, agreements = [], []
+    for p, seen, q, found in zip(
+        scored.probabilities, scored.flags, other.probabilities, other.flags, strict=True
+    ):
+        if seen and found:
+            continue  # nothing was said of it
+        agreements.append(not seen and not found and (p >= here) == (q >= there))
+        if not seen and not found:
+            differences.append(abs(p - q))
+    shadow.counts.compared(differences, sum(agreements), len(agreements) - sum(agreements))

@@ -26,7 +26,7 @@ from sentinode.serving.quality import Flag, Quality
 Check = Callable[[NDArray[np.uint8]], Quality]
 """Looks at patches uint8 [B, 96, 96, 3] and says which must get no verdict; in any thread."""
 Count = Callable[[NDArray[np.float64], Quality], None]
-"""Told of probabilities float64 [B] and what was found in their patches; in the event loop."""
+"""Told of probabilities float64 [B] and what is known of their patches; in the event loop."""
 
 _UNCALIBRATED = Calibration()
 _QUICK = 256
@@ -150,6 +150,9 @@ class Predictor:
         if scores is None:
             return [one for one in found.rows if isinstance(one, RequestError)]
         quality = found.quality or self._check_gate(found)
+        for one in found.rows:
+            if isinstance(one, _Rows) and one.flags:
+                quality.add(one.flags, one.first, one.count)
         self._count(scores.probabilities_B, quality)
         calibrated = scores.probabilities_B.tolist()
         raw = probabilities(scores.logits_B, _UNCALIBRATED).tolist()
@@ -162,7 +165,7 @@ class Predictor:
                 calibrated[one.first : one.first + one.count],
                 raw[one.first : one.first + one.count],
                 adjusted[one.first : one.first + one.count] if adjusted else None,
-                [seen + one.flags for seen in flags[one.first : one.first + one.count]],
+                flags[one.first : one.first + one.count],
                 found.began_s,
                 one.decode_began_s,
                 one.decode_s,

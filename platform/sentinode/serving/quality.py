@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -44,10 +45,10 @@ class Flag(StrEnum):
     WRONG_SCALE = "wrong_scale"
 
 
-_IMAGE_FLAGS: Final = (Flag.BLANK, Flag.OUT_OF_FOCUS, Flag.UNFAMILIAR_STAIN)
 _FLAGS_OF_BITS: Final = tuple(
-    tuple(flag for bit, flag in enumerate(_IMAGE_FLAGS) if bits >> bit & 1) for bits in range(8)
+    tuple(flag for bit, flag in enumerate(Flag) if bits >> bit & 1) for bits in range(1 << len(Flag))
 )
+_BITS: Final = {flag: 1 << bit for bit, flag in enumerate(Flag)}
 
 
 class QualityLimits(Frozen):
@@ -69,16 +70,21 @@ class QualityLimits(Frozen):
 
 @dataclass(frozen=True, eq=False)
 class Quality:
-    """What the gate found in B patches."""
+    """What is known of B patches: what the gate found, and what was said of them."""
 
     bits_B: NDArray[np.uint8]
-    """Bit k is set where the patch has the k-th image flag; 0: nothing found."""
+    """Bit k is set where the patch has the k-th flag; 0: it may be judged."""
     stain_distance_B: NDArray[np.float64]
     """Mahalanobis distance from the stain of training; NaN where the card does not know it."""
 
     def flags(self, index: int) -> tuple[Flag, ...]:
         """The flags of one patch."""
         return _FLAGS_OF_BITS[self.bits_B[index]]
+
+    def add(self, flags: Iterable[Flag], first: int, count: int) -> None:
+        """Flag ``count`` patches from ``first`` on."""
+        for flag in flags:
+            self.bits_B[first : first + count] |= _BITS[flag]
 
 
 class QualityGate:

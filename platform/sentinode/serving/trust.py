@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from sentinode.bundle.bundle import Bundle
 from sentinode.serving.drift import DriftWindow
-from sentinode.serving.quality import Flag, Quality, QualityGate, QualityLimits
+from sentinode.serving.quality import Quality, QualityGate, QualityLimits
 from sentinode.serving.trust_metrics import TrustMetrics
 
 
 class Trust:
-    """Around a bundle's answers. All of it is for the event loop, but for ``gate``, which any thread may ask."""
+    """Around a bundle's answers, at a stated ``prevalence`` or that of validation. All of it is for the event loop,
+    but for ``gate``, which any thread may ask.
+    """
 
-    def __init__(self, bundle: Bundle, limits: QualityLimits, metrics: TrustMetrics) -> None:
+    def __init__(
+        self, bundle: Bundle, limits: QualityLimits, metrics: TrustMetrics, prevalence: float | None = None
+    ) -> None:
         self.gate = QualityGate(bundle.card, limits)
-        self.drift = DriftWindow(bundle.card.scores)
+        self.drift = DriftWindow(bundle.card.scores, prevalence)
         self._counts = metrics.version(bundle.digest)
 
     def count(self, probabilities_B: NDArray[np.float64], quality: Quality) -> None:
@@ -30,9 +32,3 @@ class Trust:
             for index in np.flatnonzero(abstained_B):
                 for flag in quality.flags(int(index)):
                     self._counts.flags[flag].inc()
-
-    def count_scale(self, scale: Sequence[Flag], found: Sequence[Sequence[Flag]]) -> None:
-        """Patches whose scale is wrong, by what the client says; ``found``: all flags of each of them."""
-        for flag in scale:
-            self._counts.flags[flag].inc(len(found))
-        self._counts.abstentions.inc(sum(len(flags) == len(scale) for flags in found))

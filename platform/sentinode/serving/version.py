@@ -45,7 +45,7 @@ class Version:
     ) -> None:
         self.key = key
         self.engine = engine
-        self.trust = Trust(engine.bundle, args.trust.quality, metrics.trust)
+        self.trust = Trust(engine.bundle, args.trust.quality, metrics.trust, key.prevalence)
         self.counts = metrics.version(engine.bundle)
         adjusted = _calibration_at(engine.bundle.card, key.prevalence)
         predictor = Predictor(engine, self.trust.gate.check, self.trust.count, adjusted)

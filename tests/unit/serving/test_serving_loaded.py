@@ -15,6 +15,7 @@ from sentinode.bundle.scores import ScoreReference
 from sentinode.serving.args import ServeArgs
 from sentinode.serving.asgi import Endpoint
 from sentinode.serving.auth import ApiKeys
+from sentinode.serving.quality import Flag, Quality
 
 PATCH = encode(random_patches(1)[0], "JPEG")
 BLANK = encode(np.full((96, 96, 3), 240, np.uint8), "PNG")
@@ -34,10 +35,10 @@ def traffic(**models: dict[str, Any]) -> dict[str, Any]:
     return {"models": models, "default": next(iter(models))}
 
 
-async def ask(endpoint: Endpoint, body: bytes, **query: str) -> None:
+async def ask(endpoint: Endpoint, body: bytes, headers: dict[str, str] | None = None, **query: str) -> None:
     transport = httpx.ASGITransport(endpoint)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        reply = await client.post("/v1/predict", content=body, params=query)
+        reply = await client.post("/v1/predict", content=body, params=query, headers=headers)
         assert reply.status_code == 200, reply.text
 
 
@@ -48,6 +49,7 @@ def told(endpoint: Endpoint, name: str) -> dict[tuple[str, ...], float]:
     return {
         tuple(text for label, text in sorted(one.labels.items()) if label != "replica"): one.value
         for one in samples
+        if not one.name.endswith("_created")
     }
 
 
@@ -114,3 +116,32 @@ def test_models_that_share_a_bundle_are_told_apart(registry: tuple[str, str, str
     assert told(endpoint, ABSTAINED) == {(first, "m"): 1.0, (first, "n"): 0.0, (second, "n"): 0.0}
     asyncio.run(endpoint.reconfigure(traffic(m=both["m"])))
     assert told(endpoint, ABSTAINED) == {(first, "m"): 1.0}
+
+
+def test_shadow_is_compared_where_something_was_said(registry: tuple[str, str, str]) -> None:
+    endpoint, (_, first, second) = started(registry), registry
+    pixels = np.stack([*random_patches(2), np.full((96, 96, 3), 240, np.uint8)])
+
+    def unfamiliar(quality: Quality) -> Quality:
+        quality.add((Flag.UNFAMILIAR_STAIN,), first=1, count=1)
+        return quality
+
+    async def run() -> None:
+        await endpoint.reconfigure(traffic(m={"bundle": first, "shadow": second}))
+        shadow = endpoint.fleet.catalogue.default.shadow
+        assert shadow is not None
+        predictor = shadow.batcher._work.__self__  # type: ignore[attr-defined]
+        check = predictor._check
+        predictor._check = lambda images_BHWC: unfamiliar(check(images_BHWC))
+        for scale in ("1.0", "0.25"):
+            headers = {"x-sentinode-shape": "3,96,96,3", "x-mpp-um-px": scale}
+            await ask(endpoint, pixels.tobytes(), headers)
+        await asyncio.gather(*endpoint._predict._shadows)
+
+    asyncio.run(run())
+    counts = told(endpoint, "sentinode_shadow_patches")
+    assert counts[second, "agreed"] + counts[second, "disagreed"] == 2
+    assert counts[second, "disagreed"] >= 1, "it had no verdict where there was one"
+    text = endpoint.metrics.text().decode()
+    assert f'sentinode_shadow_difference_count{{bundle="{second}"}} 1.0' in text
+    assert f'sentinode_score_count{{bundle="{first}"}} 2.0' in text

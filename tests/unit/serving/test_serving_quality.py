@@ -139,6 +139,26 @@ def test_drift_sees_a_shift_of_scores_and_abstentions() -> None:
     assert window.abstention_rate == 0, "what is long ago is forgotten"
 
 
+def test_drift_of_scores_is_told_at_the_stated_prevalence() -> None:
+    rng = np.random.default_rng(0)
+
+    def scores(negatives: int, positives: int) -> NDArray[np.float64]:
+        logits = np.r_[rng.normal(-3, 2, negatives), rng.normal(3, 2, positives)]
+        return np.asarray(1 / (1 + np.exp(-logits)))
+
+    reference = ScoreReference.of(scores(20_000, 20_000), np.r_[np.zeros(20_000), np.ones(20_000)])
+    served = scores(4_410, 90)
+    told = {}
+    for prevalence in (None, 0.02):
+        window = DriftWindow(reference, prevalence)
+        window.observe(
+            served, Quality(np.zeros(4_500, np.uint8), np.full(4_500, np.nan)), np.zeros(4_500, np.bool_)
+        )
+        told[prevalence] = window.score_psi
+    assert told[None] > 1
+    assert told[0.02] < 0.01
+
+
 def test_occlusion_finds_what_the_model_looks_at(tmp_path: Path) -> None:
     store, digest, _ = sealed_registry(tmp_path)
     engine = Engine(open_bundle(store, digest, tmp_path / "cache"))

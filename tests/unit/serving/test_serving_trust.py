@@ -67,7 +67,8 @@ def test_flagged_patches_get_no_number(engine: Engine) -> None:
     assert f"sentinode_abstentions_total{{{bundle}}} 3.0" in text
     assert f'sentinode_quality_flags_total{{{bundle},flag="blank"}} 2.0' in text
     assert f'sentinode_quality_flags_total{{{bundle},flag="wrong_scale"}} 2.0' in text
-    assert f'sentinode_drift_abstention_rate{{{bundle},model="default"}} 0.5' in text
+    assert f'sentinode_drift_abstention_rate{{{bundle},model="default"}} 0.75' in text
+    assert f"sentinode_score_count{{{bundle}}} 1.0" in text, "probabilities that were given"
 
 
 def test_scale_that_is_no_number_is_refused(engine: Engine) -> None:
