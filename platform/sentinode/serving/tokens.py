@@ -7,18 +7,21 @@ once; the endpoint fetches nothing over the network.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any, Final
 
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import JWKRegistry, Key, KeySet
 from pydantic import Field
 
 from sentinode.config import Frozen
 from sentinode.errors import ConfigError
 from sentinode.serving.keys import Scope
+
+logger = logging.getLogger(__name__)
 
 _ALGORITHMS: Final = ("RS256", "PS256", "ES256", "EdDSA", "Ed25519")
 _LONGEST_TOKEN: Final = 8192
@@ -88,15 +91,32 @@ def _public_keys(path: Path) -> KeySet:
     try:
         entries = json.loads(path.read_bytes())["keys"]
         usable = [entry for entry in entries if entry.get("kty") in ("RSA", "EC", "OKP")]
-        keys = KeySet.import_key_set({"keys": usable})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, JoseError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} is no readable JWKS ({type(error).__name__}: {error})",
             'a file {"keys": [...]} with the issuer\'s public keys',
             "save the provider's jwks_uri there",
         ) from error
-    if not usable:
+    keys = [key for key in map(_public_key, usable) if key is not None]
+    if not keys:
         raise ConfigError(
-            f"{path} holds no RSA, EC or OKP key", "public keys: secrets shared with the issuer do not count"
+            f"{path} holds no RSA, EC or OKP key that can be read",
+            "public keys: secrets shared with the issuer do not count",
         )
-    return keys
+    return KeySet(keys)
+
+
+def _public_key(entry: dict[str, Any]) -> Key | None:
+    """None for a key of a curve, say, that is not known here: providers add new kinds beside those in use, and the
+    others go on counting (RFC 7517, section 5).
+    """
+    try:
+        key = JWKRegistry.import_key(entry)
+        key.ensure_kid()
+    except Exception as error:  # noqa: BLE001 - what the library raises for odd keys is not closed
+        logger.warning(
+            "key %r of the JWKS is left out: it cannot be read (%s: %s)",
+            entry.get("kid"), type(error).__name__, error,
+        )  # fmt: skip
+        return None
+    return key

@@ -200,6 +200,25 @@ def test_forged_signatures_are_refused(jwks: Path, signing_key: ECKey) -> None:
     assert [verifier.verify(text) for text in forged] == [None] * len(forged)
 
 
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"kty": "OKP", "crv": "X999", "x": "AA", "kid": "new"},
+        {"kty": "EC", "crv": "P-999", "x": "AA", "y": "AA", "kid": "new"},
+        {"kty": "RSA", "n": "AQAB", "e": "!", "kid": "new"},
+        {"kty": "AKP", "alg": "ML-DSA-65", "pub": "AA", "kid": "new"},
+    ],
+    ids=str,
+)
+def test_unknown_keys_of_a_jwks_do_not_stand_in_the_way(
+    jwks: Path, signing_key: ECKey, unknown: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    jwks.write_text(json.dumps({"keys": [unknown, signing_key.as_dict(private=False)]}))
+    verifier = TokenVerifier(JwtArgs(issuer=ISSUER, audience=AUDIENCE, jwks_file=jwks))
+    assert verifier.verify(token(signing_key)) == ("dr-7", {Scope.PREDICT})
+    assert ("'new'" in caplog.text) == (unknown["kty"] != "AKP"), "another kind of key is no fault"
+
+
 def test_jwks_must_hold_public_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "jwks.json"
     for text in (
