@@ -14,6 +14,8 @@ class SentinodeError(Exception):
     """
 
     exit_code = 1
+    everywhere = False
+    """Whether all processes that work together have been told of it, so that none waits for this one."""
 
     def __init__(self, found: str, expected: str = "", remedy: str = "") -> None:
         super().__init__(found, expected, remedy)

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import distributed, multiprocessing
 from training_parts import MemoryData, sample_measures, scored_sample
 
 from sentinode.data.loader import Batch
-from sentinode.errors import TrainingError
-from sentinode.models.families import ModelConfig, SeedCnnConfig, ValidCnnConfig
+from sentinode.errors import ConfigError, TrainingError
+from sentinode.models.families import ModelConfig, SeedCnnConfig, TimmConfig, ValidCnnConfig, build_model
 from sentinode.models.preprocess import PreprocessConfig
+from sentinode.models.timm_backbone import TimmDetector
 from sentinode.storage import open_store
 from sentinode.training.checkpoint import load_history
 from sentinode.training.config import Recipe, TrainConfig
@@ -125,6 +127,31 @@ def test_a_bad_batch_of_one_rank_stops_all_with_one_error(tmp_path: Path) -> Non
     assert "rank 0" not in errors[0]
     kept = sorted(path.name for path in (tmp_path / "run" / "failures").glob("*.safetensors"))
     assert kept == ["epoch-0001-step-000001-rank-1.safetensors"]
+
+
+def _rank_without_weights(rank: int, folder: str) -> None:
+    """The weights lie on rank 0's node only."""
+    _join(rank, folder)
+    feeds = MemoryData(samples=SAMPLES, rank=rank, world_size=2).feeds()
+    weights = Path(folder, f"node{rank}", "w.safetensors")
+    model = TimmConfig(name="resnet10t", input_px=64, pretrained="file", weights_file=weights)
+    recipe = Recipe(model=model, preprocess=PreprocessConfig(input_px=64, fit="crop"), train=plan().train)
+    with pytest.raises(ConfigError) as caught:
+        run_training(recipe, feeds, open_store(f"{folder}/run"), RankContext(rank, 2))
+    assert caught.value.everywhere
+    Path(folder, f"error{rank}").write_text(str(caught.value))
+    distributed.destroy_process_group()
+
+
+def test_weights_that_one_node_lacks_stop_all_ranks_with_one_error(tmp_path: Path) -> None:
+    net = build_model(TimmConfig(name="resnet10t", input_px=64))
+    assert isinstance(net, TimmDetector)
+    (tmp_path / "node0").mkdir()
+    save_file(net.backbone.state_dict(), tmp_path / "node0" / "w.safetensors")
+    multiprocessing.spawn(_rank_without_weights, args=(str(tmp_path),), nprocs=2)
+    errors = [(tmp_path / f"error{rank}").read_text() for rank in (0, 1)]
+    assert errors[0] == errors[1]
+    assert "node1/w.safetensors" in errors[0]
 
 
 def _measure_rank(rank: int, folder: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
@@ -12,12 +12,13 @@ from ray.train.torch import get_device
 
 from sentinode.data.loader import LoaderConfig
 from sentinode.data.manifest import load_manifest
-from sentinode.distributed.tracked import tracked_run
-from sentinode.errors import ConfigError, ManifestError, SentinodeError, TrainingError
+from sentinode.distributed.tracked import Tracked, tracked_run
+from sentinode.errors import SentinodeError, TrainingError
 from sentinode.experiment import Experiment
 from sentinode.search.records import SearchPart
 from sentinode.storage import open_store
 from sentinode.training.context import EndedEarly
+from sentinode.training.failure import FINAL, told_to_all
 from sentinode.training.feeds import open_feeds
 from sentinode.training.loop import RankContext, run_training
 from sentinode.training.metrics import EpochRecord
@@ -30,7 +31,8 @@ def train_rank(
 ) -> SentinodeError | None:
     """Train this process's rank to the end, on ``threads`` computing threads.
 
-    An error that every rank meets alike is returned: raised, it would only be repeated by Ray's restarts.
+    A final error that every rank knows is returned: raised, it would only be repeated by Ray's restarts. What this rank
+    meets alone has to be raised, for Ray waits until all have returned.
     """
     place = ray_train.get_context()
 
@@ -40,8 +42,11 @@ def train_rank(
     context = RankContext(place.get_world_rank(), place.get_world_size(), get_device(), report, _taken_away)
     try:
         train_here(experiment, threads, loader, context, part)
-    except (ConfigError, ManifestError, TrainingError) as error:
-        return error
+    except FINAL as error:
+        # In training, a TrainingError is always of all ranks.
+        if error.everywhere or isinstance(error, TrainingError) or context.world_size == 1:
+            return error
+        raise
     return None
 
 
@@ -57,21 +62,24 @@ def train_here(
     False where ``context.report`` ended it early. Raises what run_training raises.
     """
     torch.set_num_threads(threads)  # Ray sets OMP_NUM_THREADS to 1
-    manifest, data = load_manifest(experiment.data)
     store = open_store(experiment.run)
-    tracking = tracked_run(experiment, manifest, data, part) if context.rank == 0 else nullcontext()
-    with (
-        tracking as tracked,
-        open_feeds(
-            experiment,
-            manifest,
-            data,
-            rank=context.rank,
-            world_size=context.world_size,
-            device=context.device,
-            loader=loader,
-        ) as feeds,
-    ):
+    with ExitStack() as opened:
+        with told_to_all(context.world_size):
+            manifest, data = load_manifest(experiment.data)
+            tracked: Tracked | None = None
+            if context.rank == 0:
+                tracked = opened.enter_context(tracked_run(experiment, manifest, data, part))
+            feeds = opened.enter_context(
+                open_feeds(
+                    experiment,
+                    manifest,
+                    data,
+                    rank=context.rank,
+                    world_size=context.world_size,
+                    device=context.device,
+                    loader=loader,
+                )
+            )
 
         def report(record: EpochRecord) -> None:
             if tracked is not None:

@@ -1,10 +1,14 @@
-"""A loss that is not finite: the batch is kept, and the error names step and samples."""
+"""Errors that end a run, told to all ranks: what one meets before the first step, and a loss that is not finite, whose
+batch is kept."""
 
 from __future__ import annotations
 
 import logging
 import math
+import platform
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +16,7 @@ from safetensors.torch import save_file
 from torch import distributed, nn
 
 from sentinode.data.loader import Batch
-from sentinode.errors import StoreError, TrainingError
+from sentinode.errors import ConfigError, ManifestError, SentinodeError, StoreError, TrainingError
 from sentinode.storage import Store
 from sentinode.training.context import RankContext
 from sentinode.training.feeds import Feeds
@@ -20,6 +24,9 @@ from sentinode.training.step import StepResult
 
 _NAMED = 8
 """Samples of a rank that the message names."""
+
+FINAL = (ConfigError, ManifestError, TrainingError)
+"""Errors that no other try would mend."""
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +38,30 @@ class Where:
     epoch: int
     step: int
     lr: float
+
+
+@contextmanager
+def told_to_all(world_size: int) -> Iterator[None]:
+    """Where ranks meet errors of a FINAL kind in this block, all raise the first one's: one node alone may lack a file
+    or room, and the ranks on the others would wait.
+
+    Every rank has to enter it (a collective operation).
+    """
+    mine: SentinodeError | None = None
+    try:
+        yield
+    except FINAL as error:
+        mine = error
+    found = [mine]
+    if world_size > 1:
+        found = [None] * world_size
+        distributed.all_gather_object(found, mine)
+        if mine is not None and None in found:
+            log.error("a rank on %s, and not all ranks, met this: %s", platform.node(), mine)
+    first = next((error for error in found if error is not None), None)
+    if first is not None:
+        first.everywhere = True
+        raise first
 
 
 def loss_error(

@@ -4,14 +4,13 @@ concern.
 
 from __future__ import annotations
 
-from torch import distributed
-
 from sentinode.models.families import build_model
 from sentinode.storage import Store
 from sentinode.training.averaging import build_average
 from sentinode.training.checkpoint import load_checkpoint
 from sentinode.training.config import Recipe
 from sentinode.training.context import RankContext
+from sentinode.training.failure import told_to_all
 from sentinode.training.feeds import Feeds
 from sentinode.training.keeper import Keeper
 from sentinode.training.learner import Learner
@@ -28,18 +27,19 @@ def run_training(recipe: Recipe, feeds: Feeds, store: Store, context: RankContex
 
     Rank 0 writes metrics.jsonl, checkpoints and, at the end, the weights of the best epoch. On
     CPUs, the same recipe, data and number of ranks give the same weights, interrupted or not.
-    Raises TrainingError where a loss is not finite, on every rank alike, StoreError where the store stays out of
+    Raises TrainingError where a loss is not finite, and what one rank meets before the first step, on every rank alike;
+    StoreError where the store stays out of
     reach for longer than ``train.save.patience_s``, and RunTakenOverError where another process has begun to train
     the run.
     """
-    state = _start(recipe, context)
     keeper = Keeper(store, recipe.train, context.rank)
     with keeper.open:
-        keeper.take_over()
-        if context.world_size > 1:
-            # All ranks read the same state: that of the moment when rank 0 took the run over.
-            distributed.barrier()
-        load_checkpoint(store, state)
+        # All ranks come to its end before they read the state: that of the moment when rank 0 took the run over.
+        with told_to_all(context.world_size):
+            state = _start(recipe, context)
+            keeper.take_over()
+        with told_to_all(context.world_size):
+            load_checkpoint(store, state)
         learner = Learner(recipe, state, feeds, store, keeper, context)
         while not state.is_over(recipe):
             record = learner.epoch()
