@@ -1,3 +1,5 @@
+# All releases depend on the administrators' rights as well: made after these, and above all removed before them. Else `terraform destroy` may take
+# away its own way in first.
 resource "helm_release" "kuberay" {
   name             = "kuberay-operator"
   repository       = "https://ray-project.github.io/kuberay-helm"
@@ -13,7 +15,7 @@ resource "helm_release" "kuberay" {
     value = "system-cluster-critical"
   }
 
-  depends_on = [aws_eks_node_group.this, aws_eks_addon.other]
+  depends_on = [aws_eks_node_group.this, aws_eks_addon.other, aws_eks_access_policy_association.administrator]
 }
 
 # Lists of a chart are replaced as a whole, so its own defaults stand here too. Without the taint of spot nodes, neither feature discovery
@@ -46,7 +48,7 @@ resource "helm_release" "gpu" {
     }
   })]
 
-  depends_on = [aws_eks_node_group.this, aws_eks_addon.other]
+  depends_on = [aws_eks_node_group.this, aws_eks_addon.other, aws_eks_access_policy_association.administrator]
 }
 
 resource "helm_release" "autoscaler" {
@@ -68,5 +70,5 @@ resource "helm_release" "autoscaler" {
     }
   })]
 
-  depends_on = [aws_eks_node_group.this, aws_eks_addon.other]
+  depends_on = [aws_eks_node_group.this, aws_eks_addon.other, aws_eks_access_policy_association.administrator]
 }

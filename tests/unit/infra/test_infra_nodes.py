@@ -95,3 +95,14 @@ def test_what_brings_the_gpus_runs_on_every_node_that_has_one(folder: Path) -> N
     assert re.search(r"daemonsets\s+= \{ tolerations = local\.gpu_tolerations \}", gpu)
     worker = gpu.partition("node-feature-discovery")[2].partition("depends_on")[0]
     assert re.search(r"worker = \{ tolerations = concat\(local\.gpu_tolerations,", worker)
+
+
+def test_the_way_in_is_made_before_the_operators_and_goes_after_them(folder: Path) -> None:
+    """Helm speaks to the cluster by the administrators' rights, also when it removes what it made."""
+    releases = re.findall(
+        r'(?ms)^resource "helm_release" "(\w+)" \{(.*?)^\}', (folder / "operators.tf").read_text()
+    )
+    assert len(releases) == 3
+    for name, text in releases:
+        (needed,) = re.findall(r"depends_on = \[(.*?)\]", text)
+        assert "aws_eks_access_policy_association.administrator" in needed, name
