@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import logging
 import os
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import Field
 from rich.console import Console
 
+from sentinode.commands.submit_follow import STILL_RUNNING, first_line, follow
 from sentinode.config import Frozen
 from sentinode.errors import ClusterError, ConfigError
 from sentinode.provenance import UNKNOWN_COMMIT, code_commit
@@ -29,8 +28,6 @@ log = logging.getLogger(__name__)
 
 Step = Literal["ingest", "train", "tune", "evaluate", "promote", "score", "rollout"]
 LOCAL_DASHBOARD: Final = "http://127.0.0.1:8265"
-STILL_RUNNING: Final = 130
-"""Exit code of one who stopped watching."""
 _POLL_S: Final = 1.0
 _PATIENCE_S: Final = 180.0
 
@@ -39,8 +36,10 @@ class SubmitCommand(Frozen):
     """Run a step as a Ray job: `sentinode submit train --recipe seed-cnn ... --address http://head:8265`.
 
     The step's own flags go on to it as they are. With token authentication, RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or
-    RAY_AUTH_TOKEN_PATH) are taken from the environment. With --kubernetes, the step gets a cluster of its own, as a
-    RayJob: `sentinode submit train ... --kubernetes`; $SENTINODE_DATA and the like are the cluster's settings.
+    RAY_AUTH_TOKEN_PATH) are taken from the environment. The exit code is the job's; 130: it may go on, unwatched.
+
+    With --kubernetes, the step gets a cluster of its own, as a RayJob: `sentinode submit train ... --kubernetes`;
+    $SENTINODE_DATA and the like are the cluster's settings.
     """
 
     step: Step
@@ -99,7 +98,7 @@ def _settings() -> dict[str, Any]:
 
 
 def run(config: SubmitCommand) -> int:
-    """Submit and follow; the job's own exit code, or 130 where one stops watching it."""
+    """Submit and follow; the job's own exit code, or 130 where it is not watched to its end."""
     if config.kubernetes:
         from sentinode.commands import submit_kubernetes
 
@@ -118,7 +117,7 @@ def run(config: SubmitCommand) -> int:
         log.info("follow it by: ray job logs --follow --address %s %s", config.address, job)
         return 0
     try:
-        return _follow(client, job)
+        return follow(client, job)
     except KeyboardInterrupt:
         if config.stop_on_interrupt:
             client.stop_job(job)
@@ -148,6 +147,8 @@ def job_environment(working_dir: Path) -> dict[str, str]:
 
 
 def _submit(client: JobSubmissionClient, config: SubmitCommand) -> str:
+    from requests import RequestException
+
     until_s = time.monotonic() + _PATIENCE_S
     while True:
         try:
@@ -160,13 +161,19 @@ def _submit(client: JobSubmissionClient, config: SubmitCommand) -> str:
                 },
             )
             return job
+        except RequestException as error:
+            raise ClusterError(
+                f"the connection to {config.address} broke while the job was handed over: {first_line(error)}",
+                "an answer of the dashboard",
+                f"see by `ray job list --address {config.address}` whether it runs; if not, give the command again",
+            ) from error
         except (RuntimeError, ValueError) as error:
             # A head that has just started has no agent yet.
             if "try again later" in str(error) and time.monotonic() < until_s:
                 time.sleep(_POLL_S)
                 continue
             raise ClusterError(
-                f"the cluster at {config.address} did not take the job: {_first_line(error)}",
+                f"the cluster at {config.address} did not take the job: {first_line(error)}",
                 "a new name and at most 100 MiB of files",
                 "name what is to be left out in .gitignore or .rayignore",
             ) from error
@@ -179,32 +186,10 @@ def _connect(address: str) -> JobSubmissionClient:
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
-        text = _first_line(error)
+        text = first_line(error)
         remedy = "check the address, and that the dashboard's port can be reached"
         if any(word in str(error) for word in ("401", "403", "oken")):
             remedy = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's token"
         raise ClusterError(
             f"no Ray cluster answers at {address}: {text}", "the address of a dashboard", remedy
         ) from error
-
-
-def _follow(client: JobSubmissionClient, job: str) -> int:
-    """Write the job's log to standard output as it comes, then its state."""
-
-    async def tail() -> None:
-        async for lines in client.tail_job_logs(job):
-            sys.stdout.write(lines)
-            sys.stdout.flush()
-
-    asyncio.run(tail())
-    while not (info := client.get_job_info(job)).status.is_terminal():
-        time.sleep(_POLL_S)
-    if info.status.value == "SUCCEEDED":
-        log.info("job %s is done", job)
-        return 0
-    log.error("job %s ended as %s: %s", job, info.status.value, info.message)
-    return info.driver_exit_code or 1
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
