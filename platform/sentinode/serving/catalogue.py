@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sentinode.errors import BusyError, RequestError, SentinodeError
 from sentinode.serving.replies import Words
@@ -41,6 +41,10 @@ class Model:
         drawn = is_canary(share, slide) if slide else random.random() < share
         return self.canary if drawn else self.stable
 
+    def alone(self, version: Version) -> Model:
+        """The model as asked by the digest of one of its bundles: that one answers, whatever the share of a canary."""
+        return replace(self, stable=version, canary=None)
+
 
 class Catalogue:
     """What is served at one time; never changed."""
@@ -49,10 +53,15 @@ class Catalogue:
         self.traffic = traffic
         self.models = {name: _model(name, one, versions) for name, one in traffic.models.items()}
         self.default = self.models[traffic.default]
-        self._by_digest = {model.traffic.bundle: model for model in reversed(self.models.values())}
+        models = self.models.values()
+        canaries = [(model, model.canary) for model in models if model.canary]
+        self._by_digest: dict[str, Model] = {}
+        for model, version in [*((model, model.stable) for model in models), *canaries]:
+            self._by_digest.setdefault(version.bundle.digest, model.alone(version))
 
     def find(self, reference: str) -> Model:
-        """The model of this name, or whose stable bundle has this digest; the default one for ``""``.
+        """The model of this name; or with this digest for its stable bundle, or else its canary, which then answers
+        alone; the default one for ``""``.
 
         Raises RequestError 404.
         """
@@ -64,16 +73,6 @@ class Catalogue:
                 "this endpoint serves no such model", ", ".join(self.models), "see GET /v1/models", status=404
             )
         return found
-
-    def answering(self, reference: str) -> Version:
-        """The version that answers under this name, or whose bundle has this digest: a canary's too, never a shadow's.
-
-        Raises RequestError 404.
-        """
-        for model in self.models.values():
-            if model.canary is not None and model.canary.bundle.digest == reference:
-                return model.canary
-        return self.find(reference).stable
 
     def version(self, digest: str) -> Version | None:
         """A version of this bundle, whatever its part."""

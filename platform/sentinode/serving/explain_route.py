@@ -44,7 +44,7 @@ class Explanations:
 
     async def route(self, request: Request) -> Response:
         """Explain the default model, or the one of ``?model=``: a reply's ``bundle`` names the one that gave it."""
-        engine = self._fleet.catalogue.answering(request.query_params.get("model", "")).engine
+        engine = self._fleet.catalogue.find(request.query_params.get("model", "")).stable.engine
         found = await self.explain(engine, await read_body(request, self._args.max_body_bytes))
         self._audit(request, engine.bundle.digest)
         headers = {"cache-control": "no-store", "x-explanation-scale": f"{found.scale:.4f}"}

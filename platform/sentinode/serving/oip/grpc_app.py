@@ -108,7 +108,8 @@ class GrpcMethods:
         body = await read_body(dict(scope["headers"]), receive, limit)
         if method == "ModelInfer":
             name, version, asked = inference_of(body, args.max_body_bytes)
-            reply = reply_of(await self._inferences.answer(scope, name, version, asked))
+            model, one = self._inferences.choose(scope, name, version)
+            reply = reply_of(await self._inferences.answer(scope, model, one, asked))
         else:
             reply = self._described(method, decode(f"{method}Request", body)).SerializeToString()
         await send({"type": "http.response.start", "status": 200, "headers": []})

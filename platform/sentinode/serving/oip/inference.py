@@ -56,11 +56,16 @@ class Inferences:
         self.args = args
         self._score = score
 
-    async def answer(self, scope: Scope, name: str, version: str, asked: Inference) -> Inferred:
+    def choose(self, scope: Scope, name: str, version: str) -> tuple[Model, Version]:
+        """Who answers, to be asked once and before the body is read: meanwhile another catalogue may take this one's
+        place. Raises RequestError 404.
+        """
+        slide = dict(scope["headers"]).get(SLIDE, b"")
+        return names.chosen(self.fleet.catalogue, name, version, slide)
+
+    async def answer(self, scope: Scope, model: Model, one: Version, asked: Inference) -> Inferred:
         """Score it. ``scope`` carries the caller and the headers. Raises RequestError, BusyError."""
-        model = names.found(self.fleet.catalogue, name, version)
         headers = dict(scope["headers"])
-        one = names.pinned(model, version) or model.choose(headers.get(SLIDE, b""))
         scale = headers.get(MPP_HEADER.encode(), b"").decode("latin-1")
         job = job_of(asked, self.args, one.trust.gate.check_scale(scale))
         answer, verdicts = await self._score(scope, model, one, job)

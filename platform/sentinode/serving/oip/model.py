@@ -128,6 +128,12 @@ def found(catalogue: Catalogue, name: str, version: str = "") -> Model:
     return model
 
 
+def chosen(catalogue: Catalogue, name: str, version: str, slide: bytes) -> tuple[Model, Version]:
+    """The model and who of it answers. Raises RequestError 404."""
+    model = found(catalogue, name, version)
+    return model, pinned(model, version) or model.choose(slide)
+
+
 def pinned(model: Model, version: str) -> Version | None:
     """The version with this digest; None for ``""``. Raises RequestError 404."""
     if not version:

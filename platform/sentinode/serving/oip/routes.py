@@ -107,7 +107,7 @@ class _Infer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, asked = dict(scope["headers"]), scope["path_params"]
         args = self._inferences.args
-        names.found(self._inferences.fleet.catalogue, asked["name"], asked.get("version", ""))
+        model, version = self._inferences.choose(scope, asked["name"], asked.get("version", ""))
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise RequestError("the body is compressed", "no content-encoding", status=415)
         try:
@@ -115,7 +115,7 @@ class _Infer:
         except ClientGoneError:
             return
         inference, request = http.parse(body, headers.get(http.HEADER_LENGTH), args.max_body_bytes)
-        answer = await self._inferences.answer(scope, asked["name"], asked.get("version", ""), inference)
+        answer = await self._inferences.answer(scope, model, version, inference)
         reply, json_size = http.render(answer, request)
         kind = [_JSON] if json_size == len(reply) else [_BINARY, (http.HEADER_LENGTH, b"%d" % json_size)]
         length = (b"content-length", b"%d" % len(reply))
