@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
+import manifest_parts as manifests
 import pytest
 import yaml
 from pydantic import BaseModel
@@ -74,6 +75,34 @@ def test_alerts_lead_to_sections_that_exist(repository: Path) -> None:
     named = set(re.findall(r"`((?:Endpoint|Sentinode)[A-Z][A-Za-z]+)`", capacity))
     assert named
     assert named <= alerts
+
+
+def test_jobs_and_pushes_can_be_given_again(repository: Path) -> None:
+    """A RayJob that has ended still has its name, and a tag of the repositories cannot be moved."""
+    text = (repository / "docs" / "kubernetes.md").read_text()
+    starts = re.findall(r"(?m)^    start\(\) \{ (.*); \}$", text)
+    assert len(starts) == 2
+    for line in starts:
+        first, _, then = line.partition("; ")
+        assert first == "kubectl -n sentinode delete rayjob $1 --ignore-not-found"
+        assert "kubectl create -l app.kubernetes.io/name=$1" in then
+    storage = (repository / "infra" / "terraform" / "storage.tf").read_text()
+    assert re.search(r'image_tag_mutability = "IMMUTABLE"', storage)
+    (pushed,) = re.findall(r"docker://\$\(terraform output .*\):(\S+)", text)
+    assert pushed == "$tag"
+    assert re.search(r"(?m)^    tag=\$\(git rev-parse .*date ", text)
+
+
+def test_budgets_that_hold_a_drain_are_named(repository: Path) -> None:
+    """One pod of which one must stay is never evicted; that is meant, and who drains a node must know it."""
+    (row,) = re.findall(
+        r"(?m)^\| a node must be drained.*$", (repository / "docs" / "kubernetes.md").read_text()
+    )
+    workers = [manifests.name(m) for m in manifests.of_kind("overlays/production", "PodDisruptionBudget")]
+    alone = {one.removeprefix("PodDisruptionBudget/") for one in workers} - {"endpoint-workers"}
+    assert {"gcs-store", "interactive-head"} <= alone
+    for name in alone:
+        assert f"`{name}`" in row
 
 
 def test_the_tables_of_capacity_are_the_models(repository: Path) -> None:
