@@ -135,9 +135,11 @@ def sealed_registry(folder: Path) -> tuple[Store, str, Parts]:
     return store, parts.seal(store), parts
 
 
-def started_endpoint(store: Store, digest: str, keys: ApiKeys | None = None, **settings: object) -> Endpoint:
+def started_endpoint(
+    store: Store, digest: str, keys: ApiKeys | None = None, *, local_alone: bool = False, **settings: object
+) -> Endpoint:
     """The ASGI application over one bundle, without Ray."""
     args = ServeArgs.model_validate({"registry": store.url, "bundle": digest, **settings})
-    endpoint = Endpoint(args, keys or ApiKeys())
+    endpoint = Endpoint(args, keys or ApiKeys(), local_alone=local_alone)
     asyncio.run(endpoint.reconfigure(args.first_traffic.model_dump(mode="json")))
     return endpoint

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -210,6 +211,11 @@ def test_health_card_and_metrics_are_served(served: Served) -> None:
     status, text = ask(served, "GET", "/metrics")
     assert status == 200
     assert f'bundle="{digest}"'.encode() in text
+
+
+def test_page_of_a_foreign_name_gets_nothing(served: Served) -> None:
+    for host, status in (("evil.example", 421), ("localhost", 200)):
+        assert httpx.get(f"{served.endpoint.url}/v1/models", headers={"Host": host}).status_code == status
 
 
 def test_second_endpoint_in_the_same_ray_is_refused(served: Served) -> None:

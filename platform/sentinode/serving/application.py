@@ -30,8 +30,8 @@ class PredictReplica(GrpcReplica):
         configure_logging()
         keys = ApiKeys.from_environment(loopback_only=_is_loopback_only())
         replica = serve.get_replica_context().replica_id.unique_id
-        # Ray puts x-request-id on every request that has none, and on every reply.
-        self._endpoint = Endpoint(args, keys, replica, tells_id=False)
+        # Ray puts x-request-id on every request that has none, and on every reply. Without keys it is on loopback.
+        self._endpoint = Endpoint(args, keys, replica, tells_id=False, local_alone=not keys.are_required)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Ray calls it before the first request and at each change of ``user_config``."""

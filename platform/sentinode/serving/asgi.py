@@ -50,11 +50,17 @@ _COUNTED: Final = frozenset(
 class Endpoint:
     """One replica's application: call it as ASGI. ``await reconfigure(...)`` before the first request.
 
-    ``tells_id`` as for Guard.
+    ``tells_id`` and ``local_alone`` as for Guard.
     """
 
     def __init__(
-        self, args: ServeArgs, keys: ApiKeys, replica: str = "local", *, tells_id: bool = True
+        self,
+        args: ServeArgs,
+        keys: ApiKeys,
+        replica: str = "local",
+        *,
+        tells_id: bool = True,
+        local_alone: bool = False,
     ) -> None:
         self.args = args
         self.metrics = Metrics()
@@ -72,6 +78,7 @@ class Endpoint:
             args.trust.body_timeout_s,
             on_refusal=self.metrics.trust.refused,
             tells_id=tells_id,
+            local_alone=local_alone,
         )
         # A span is of an ASGI request.
         self.direct = (

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sentinode import logs
 from sentinode.serving.auth import ApiKeys, Caller
 from sentinode.serving.body_watch import BodyWatch
+from sentinode.serving.hosts import are_local, is_local
 from sentinode.serving.keys import Scope as KeyScope
 from sentinode.serving.protocol import Refusal
 from sentinode.serving.ray_refusals import DEADLINE
@@ -80,10 +81,11 @@ def scope_of(path: str) -> KeyScope | None:
 
 class Guard:
     """Admits or refuses: 401 no valid credential, 403 not its scope, 429 too much, 408 the body came too slowly, 400 a
-    deadline that is none.
+    deadline that is none, 421 another host.
 
-    ``on_refusal`` is told the reason (``credential``, ``scope``, ``rate``, ``slow``), for counting.
+    ``on_refusal`` is told the reason (``credential``, ``scope``, ``rate``, ``slow``, ``host``), for counting.
     ``tells_id``: replies carry the request id; not where the server around it puts it on them already.
+    ``local_alone``: nothing is answered that was sent to another host than this machine, by its name.
     """
 
     def __init__(
@@ -94,12 +96,14 @@ class Guard:
         on_refusal: OnRefusal = lambda _: None,
         *,
         tells_id: bool = True,
+        local_alone: bool = False,
     ) -> None:
         self._app = app
         self._keys = keys
         self._bodies = BodyWatch(body_timeout_s, lambda: on_refusal("slow"))
         self._on_refusal = on_refusal
         self._tells_id = tells_id
+        self._local_alone = local_alone
         self._throttle = Throttle()
         self._prefix = os.urandom(4).hex()
         self._count = 0
@@ -126,7 +130,8 @@ class Guard:
             await _NO_DEADLINE(scope, receive, send_with_headers)
             return
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        verdict = self._admit(path, found[0], found[1])
+        is_for_us = not self._local_alone or are_local(scope["headers"])
+        verdict = self._admit(path, found[0], found[1]) if is_for_us else _ELSEWHERE
         if isinstance(verdict, _Refused):
             self._on_refusal(verdict.reason)
             await verdict.reply(scope, receive, send_with_headers)
@@ -143,6 +148,8 @@ class Guard:
         """For a request without ASGI, whose headers come once each: who asks, and the state that observers read; None
         where it would be refused, which is neither told nor counted.
         """
+        if self._local_alone and not is_local(headers.get(b"host", b"")):
+            return None
         verdict = self._admit(path, headers.get(b"authorization", b""), headers.get(b"x-api-key", b""))
         if isinstance(verdict, _Refused):
             return None
@@ -219,6 +226,15 @@ _UNAUTHORISED: Final = _refusal(
     "Authorization: Bearer <key or token>, or X-API-Key: <key>",
     {"www-authenticate": "Bearer"},
 )
+_ELSEWHERE: Final = _Refused(
+    "host",
+    _refusal(
+        421,
+        "without API keys, this endpoint answers to the names of this machine alone",
+        "the host localhost, 127.0.0.1 or [::1]; or API keys (`sentinode keys`), with which any name will do",
+    ),
+)
+"""Else any page could read the endpoint through its visitor's browser (see ``hosts``)."""
 _NO_DEADLINE: Final = _refusal(
     400, "X-Request-Timeout-Seconds is no time", "seconds, more than 0, e.g. 2.5; or no such header"
 )

@@ -17,12 +17,13 @@ _REFUSALS: Final = {
     411: "pixels without content-length",
     413: "too large, or too many",
     415: "no JPEG, PNG or TIFF that the endpoint reads",
+    421: "no keys are set, and the request was sent to another host than this machine",
     422: "not 96x96 RGB pixels of 8 bits",
     429: "more than the key's limits allow; Retry-After says when to ask again",
     500: "the endpoint failed",
     503: "as much to do as can be done; Retry-After says when to ask again",
 }
-_OF_EVERY: Final = (400, 401, 403, 404, 405, 429, 500, 503)
+_OF_EVERY: Final = (400, 401, 403, 404, 405, 421, 429, 500, 503)
 _OF_BODIES: Final = (408, 411, 413, 415, 422)
 
 

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from sentinode.serving.quality import Flag
 
 _EXPLANATION_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-REFUSAL_REASONS = ("credential", "scope", "rate", "slow")
+REFUSAL_REASONS = ("credential", "scope", "rate", "slow", "host")
 
 
 class TrustMetrics:
@@ -16,7 +16,8 @@ class TrustMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         refusals = Counter(
             "sentinode_refusals",
-            "Requests that the guard refused: no valid credential, not its scope, above its rate, too slow.",
+            "Requests that the guard refused: no valid credential, not its scope, above its rate, too slow, "
+            "sent to another host.",
             ("reason",),
             registry=registry,
         )
