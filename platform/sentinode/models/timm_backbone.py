@@ -205,4 +205,11 @@ def _feature_fields(backbone: nn.Module, config: TimmConfig) -> int:
             "set model.input_px and preprocess.input_px",
         ) from error
     backbone.train(was_training)
+    if not (isinstance(features, Tensor) and features.ndim == 2):
+        raise ConfigError(
+            f"{config.name} with {config.timm_kwargs or 'its own settings'} gives "
+            f"{list(getattr(features, 'shape', ())) or type(features).__name__} for an image",
+            "features pooled to one vector: [1, fields]",
+            "change model.timm_kwargs, its global_pool say",
+        )
     return int(features.shape[1])

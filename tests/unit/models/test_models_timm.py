@@ -140,6 +140,7 @@ def test_a_file_and_the_wish_for_it_go_together(values: dict[str, str]) -> None:
         ({"name": "hf-hub:MahmoodLab/UNI"}, "hub cannot be reached"),
         ({"name": "hf-hub:a/b/c"}, "owner/name"),
         ({"timm_kwargs": {"depht": 2}}, "timm_kwargs"),
+        ({"timm_kwargs": {"global_pool": ""}}, "one vector"),
         ({"name": "maxvit_tiny_rw_224", "input_px": 100}, "input_px"),
     ],
 )
