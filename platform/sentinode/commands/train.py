@@ -17,10 +17,11 @@ from sentinode.experiment import Experiment
 from sentinode.logs import ProgressCallback, progress_bars
 from sentinode.models.families import build_model
 from sentinode.recipes import RECIPES, recipe
-from sentinode.storage import StoreUrl
+from sentinode.storage import StoreUrl, open_store
 from sentinode.tracking import check_tracking
 from sentinode.training.config import Recipe, TrainConfig
 from sentinode.training.metrics import EpochRecord, ProgressRecord
+from sentinode.training.pointer import read_pointer
 
 RECIPE_HELP = (
     f"What to train: {', '.join(RECIPES)}. Its settings are the defaults of the flags below, and its network decides "
@@ -85,8 +86,9 @@ def run(config: TrainCommand) -> int:
         log.info("this run has finished before; to train anew, choose another run URL")
     else:
         if starts_here(config.ray_address):
-            # Elsewhere weights need to be where the workers are, not here.
-            build_model(experiment.model)
+            # Elsewhere weights need to be where the workers are, not here; a run that is gone on with has its own.
+            begun = read_pointer(open_store(experiment.run)) is not None
+            build_model(experiment.model, pretrained=not begun)
         if experiment.train.compile:
             log.info("the network is compiled at the first step, in silence: of a large one it takes minutes")
         with ray_session(config.ray_address, config.scaling.num_cpus), progress_bars() as progress:

@@ -18,6 +18,7 @@ from sentinode.schema import Split
 from sentinode.storage import open_store
 from sentinode.training.loop import RankContext, run_training
 from sentinode.training.metrics import EpochRecord, ProgressRecord
+from sentinode.training.pointer import CheckpointPointer, Custody, StoredTensors
 
 
 def leaking(url: str) -> None:
@@ -150,6 +151,13 @@ def test_weights_that_are_not_there_are_told_before_ray_starts(
     assert cli.run_step("train", arguments) == 2
     assert "none.safetensors cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+    # A run that has a checkpoint does without.
+    state = StoredTensors(key="checkpoints/state.safetensors", sha256="0" * 64)
+    Custody(open_store(str(tmp_path / "run"))).move(
+        CheckpointPointer(state=state, best=None, epoch=1, step=0)
+    )
+    with pytest.raises(pytest.fail.Exception, match="Ray is started"):
+        cli.run_step("train", arguments)
 
 
 @pytest.mark.parametrize("recipe", ["valid-cnn-small", "p4m-densenet"])

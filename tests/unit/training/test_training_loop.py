@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from training_parts import MemoryData, plan, weights
 
 from sentinode.errors import RunTakenOverError, TrainingError
-from sentinode.models.families import SeedCnnConfig, ValidCnnConfig, build_model
+from sentinode.models.families import SeedCnnConfig, TimmConfig, ValidCnnConfig, build_model
+from sentinode.models.preprocess import PreprocessConfig
+from sentinode.models.timm_backbone import TimmDetector
 from sentinode.storage import Store, open_store
 from sentinode.training import checkpoint
 from sentinode.training.checkpoint import (
@@ -209,3 +212,20 @@ def test_plateau_lowers_the_rate(tmp_path: Path) -> None:
     recipe = plan(epochs=6, lr=1e-7, plateau_patience=0, plateau_factor=0.5)
     state = run_training(recipe, MemoryData().feeds(), open_store(str(tmp_path)), ONE)
     assert state.history[-1].lr < 1e-7
+
+
+def test_a_resumed_run_does_without_the_weights_it_began_with(tmp_path: Path) -> None:
+    file = tmp_path / "start.safetensors"
+    model = TimmConfig(name="resnet10t", input_px=32, pretrained="file", weights_file=file)
+    net = build_model(model, pretrained=False)
+    assert isinstance(net, TimmDetector)
+    save_file(net.backbone.state_dict(), file)
+    recipe = plan(epochs=2).model_copy(
+        update={"model": model, "preprocess": PreprocessConfig(input_px=32, fit="crop")}
+    )
+    feeds, store = MemoryData(samples=16).feeds(), open_store(str(tmp_path / "cut"))
+    whole = run_training(recipe, feeds, open_store(str(tmp_path / "whole")), ONE)
+    with pytest.raises(StopRun):
+        run_training(recipe, feeds, store, stop_after(1))
+    file.unlink()
+    assert torch.equal(weights(run_training(recipe, feeds, store, ONE)), weights(whole))
