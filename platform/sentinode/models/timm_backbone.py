@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import AfterValidator, Field, model_validator
@@ -20,6 +20,8 @@ from sentinode.models.dropout import SampleDropout
 from sentinode.models.pretrained import HUB_PREFIX, fetch_hub_file, load_backbone, read_safetensors
 
 TimmArgument = int | float | bool | str
+MLP_LAYERS = ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")
+"""Classes of timm.layers that ``mlp_layer`` may name; timm itself takes the class only."""
 LocalFile = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 """A file of this machine, named so that processes with another working directory find it."""
 
@@ -43,7 +45,8 @@ class TimmConfig(Frozen):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the backbone's features silenced in training, never in evaluation."""
     timm_kwargs: dict[str, TimmArgument] = Field(default_factory=dict)
-    """Further arguments of timm's create_model, such as init_values or dynamic_img_size. Dropout within the
+    """Further arguments of timm's create_model, such as init_values or dynamic_img_size; where a model's card says
+    mlp_layer=SwiGLUPacked, act_layer=SiLU, give "SwiGLUPacked" and "silu". Dropout within the
     backbone (drop_rate, drop_path_rate) is off unless asked for here; its noise is torch's, so that runs with it
     are not the same on another number of workers."""
 
@@ -133,7 +136,7 @@ def _create(config: TimmConfig) -> nn.Module:
     # Here, for it takes seconds to import, and most runs and all servers do without.
     import timm
 
-    name = config.name
+    name, arguments = config.name, _timm_arguments(config)
     if name.startswith(HUB_PREFIX):
         name = f"local-dir:{fetch_hub_file(name.removeprefix(HUB_PREFIX), 'config.json').parent}"
         fixed_size = "img_size" not in config.timm_kwargs
@@ -143,9 +146,7 @@ def _create(config: TimmConfig) -> nn.Module:
     sizes = ({"img_size": config.input_px}, {}) if fixed_size else ({},)
     for size in sizes:
         try:
-            net: nn.Module = timm.create_model(
-                name, pretrained=False, num_classes=0, **size, **config.timm_kwargs
-            )
+            net: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **size, **arguments)
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             fault = error
         else:
@@ -156,6 +157,20 @@ def _create(config: TimmConfig) -> nn.Module:
         "arguments and an input size that the network takes",
         "change model.timm_kwargs or model.input_px",
     ) from fault
+
+
+def _timm_arguments(config: TimmConfig) -> dict[str, Any]:
+    from timm import layers
+
+    arguments: dict[str, Any] = dict(config.timm_kwargs)
+    mlp = arguments.get("mlp_layer")
+    if mlp is None:
+        return arguments
+    if mlp not in MLP_LAYERS:
+        raise ConfigError(
+            f"the mlp_layer {mlp!r}", f"one of {', '.join(MLP_LAYERS)}", "change model.timm_kwargs"
+        )
+    return arguments | {"mlp_layer": getattr(layers, mlp)}
 
 
 def _check_name(name: str) -> None:

@@ -107,6 +107,19 @@ def test_a_vit_takes_position_embeddings_of_another_size(tmp_path: Path) -> None
     assert net(torch.randn(2, 3, 96, 96)).shape == (2, 2)
 
 
+def test_the_layers_of_foundation_models_are_given_by_name() -> None:
+    """What UNI2-h's card says, in small."""
+    sizes = {"depth": 2, "embed_dim": 48, "num_heads": 3, "mlp_ratio": 2.66667 * 2, "reg_tokens": 8}
+    rest = {"init_values": 1e-5, "no_embed_class": True, "dynamic_img_size": True, "act_layer": "silu"}
+    kwargs = sizes | rest | {"mlp_layer": "SwiGLUPacked"}
+    config = TimmConfig(name="vit_tiny_patch16_224", input_px=224, timm_kwargs=kwargs)
+    net = build_model(model_from_json(config.canonical_json()))
+    gated = [module for module in net.modules() if type(module).__name__ == "GluMlp"]
+    assert [type(module.act) for module in gated] == [torch.nn.SiLU] * 2
+    assert not any(module.gate_last for module in gated)
+    assert net.eval()(torch.zeros(1, 3, 224, 224)).shape == (1, 2)
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_file({"conv1.0.weight": torch.zeros(24, 3, 3, 3)}, tmp_path / "part.safetensors")
     with pytest.raises(ConfigError, match="tensors are missing"):
@@ -140,6 +153,7 @@ def test_a_file_and_the_wish_for_it_go_together(values: dict[str, str]) -> None:
         ({"name": "hf-hub:MahmoodLab/UNI"}, "hub cannot be reached"),
         ({"name": "hf-hub:a/b/c"}, "owner/name"),
         ({"timm_kwargs": {"depht": 2}}, "timm_kwargs"),
+        ({"timm_kwargs": {"mlp_layer": "ConvMlp"}}, "SwiGLUPacked"),
         ({"timm_kwargs": {"global_pool": ""}}, "one vector"),
         ({"name": "maxvit_tiny_rw_224", "input_px": 100}, "input_px"),
     ],
