@@ -25,3 +25,13 @@ export function meter(probability, threshold) {
   const words = `${percent(probability)}; the threshold is ${percent(threshold)}`;
   return make("span", { class: "meter", role: "img", "aria-label": words, title: words }, bar, mark);
 }
+
+// To be called before lists are drawn anew; what it returns, after: a button that had the focus has it again, by its place
+// in its list. Where its row is gone, the one that took its place has it; where none is left, instead.
+export function heldFocus(lists, instead) {
+  const button = document.activeElement, list = lists.find((one) => one.contains(button));
+  if (!list) return () => {};
+  const row = [...list.children].findIndex((one) => one.contains(button));
+  const at = [...list.children[row].querySelectorAll("button")].indexOf(button);
+  return () => (list.children[Math.min(row, list.children.length - 1)]?.querySelectorAll("button")[at] ?? instead).focus();
+}

@@ -1,7 +1,7 @@
 // The slides' view: what to read first, the slide with its heat map, its lesions, and a pathologist's corrections.
 
 import * as api from "./api.js";
-import { byId, make, percent } from "./dom.js";
+import { byId, heldFocus, make, percent } from "./dom.js";
 import { Stage, boundsOf } from "./stage.js";
 import { slideCautions } from "./words.js";
 
@@ -96,6 +96,7 @@ const titleOf = (area, at) => `${{ accept: "Accepted before", reject: "Rejected 
 const stateOf = (lesion) => marks.get(lesion.number)?.action;
 
 function refresh() {
+  const giveFocusBack = heldFocus([byId("lesions"), byId("areas")], byId("draw-tumour"));
   byId("lesions").replaceChildren(...lesions.map((lesion) => {
     const { properties } = lesion, state = stateOf(lesion), measured = properties.measurements ?? {};
     const judge = (action, word) => make("button",
@@ -110,6 +111,7 @@ function refresh() {
   byId("areas").replaceChildren(...areas.map((area, at) => make("li", {},
     make("button", { type: "button", class: "jump", onclick: () => stage.jump(boundsOf(area.geometry)) }, titleOf(area, at)),
     make("button", { type: "button", onclick: () => { areas.splice(at, 1); changed(); } }, "Remove"))));
+  giveFocusBack();
   byId("save-corrections").disabled = !isChanged || isSaving;
   byId("no-lesions").hidden = lesions.length > 0;
   stage.outline([

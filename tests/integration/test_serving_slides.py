@@ -371,6 +371,29 @@ def test_drawing_by_keyboard(page: Page, folder: Path) -> None:
     expect(page.locator("#drawing")).to_be_hidden()
 
 
+def test_the_keyboard_stays_where_it_judges(page: Page) -> None:
+    page.get_by_role("tab", name="Slides").click()
+    page.get_by_role("button", name=NAME).click()
+    expect(page.get_by_text("1 lesion", exact=True)).to_be_visible()
+    for word in ("Accept", "Reject"):
+        button = page.get_by_role("group", name="Lesion 1").get_by_role("button", name=word)
+        button.focus()
+        for pressed in ("true", "false"):
+            page.keyboard.press("Enter")
+            expect(button).to_have_attribute("aria-pressed", pressed)
+            expect(button).to_be_focused()
+    for _ in range(3):
+        draw_healthy(page)
+    remove = page.get_by_role("button", name="Remove")
+    remove.nth(1).focus()
+    for left, focused in ((2, 1), (1, 0)):
+        page.keyboard.press("Enter")
+        expect(remove).to_have_count(left)
+        expect(remove.nth(focused)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Draw tumour")).to_be_focused()
+
+
 def test_what_is_judged_while_another_slide_loads_is_asked_about(page: Page) -> None:
     page.get_by_role("tab", name="Slides").click()
     page.get_by_role("button", name=NAME).click()
