@@ -81,6 +81,9 @@ resource "aws_eks_addon" "network" {
   cluster_name         = aws_eks_cluster.this.name
   addon_name           = "vpc-cni"
   configuration_values = jsonencode({ enableNetworkPolicy = "true" })
+
+  # A new cluster has the plug-in already, without it, and its settings would be a conflict.
+  resolve_conflicts_on_create = "OVERWRITE"
 }
 
 resource "aws_eks_addon" "other" {

@@ -106,3 +106,11 @@ def test_the_way_in_is_made_before_the_operators_and_goes_after_them(folder: Pat
     for name, text in releases:
         (needed,) = re.findall(r"depends_on = \[(.*?)\]", text)
         assert "aws_eks_access_policy_association.administrator" in needed, name
+
+
+def test_network_policies_are_switched_on_in_a_plug_in_that_is_there_already(folder: Path) -> None:
+    """EKS gives a new cluster a vpc-cni of its own; taking it over with settings is a conflict unless told."""
+    addon = (folder / "cluster.tf").read_text().partition('resource "aws_eks_addon" "network"')[2]
+    addon = addon.partition("\n}\n")[0]
+    assert re.search(r'enableNetworkPolicy = "true"', addon)
+    assert re.search(r'resolve_conflicts_on_create\s+= "OVERWRITE"', addon)
