@@ -30,7 +30,10 @@ def main() -> int:
     parser.add_argument("--k8s", type=Path, default=Path(__file__).resolve().parents[2] / "k8s")
     given = parser.parse_args()
     digests = dict(pair.partition("=")[::2] for pair in given.digests)
-    outputs = {name: output["value"] for name, output in json.load(sys.stdin).items()}
+    try:
+        outputs = {name: output["value"] for name, output in json.load(sys.stdin).items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        parser.error("standard input is not what `terraform output -json` prints; did that command fail?")
     missing = [name for name in OUTPUTS if name not in outputs]
     if missing:
         parser.error(f"no output {', '.join(missing)}: give `terraform output -json` of infra/terraform")

@@ -50,8 +50,10 @@ class SubmitCommand(Frozen):
     """Of the cluster's dashboard; RAY_API_SERVER_ADDRESS, else this machine's."""
     working_dir: Path = Path()
     """Checkout that is sent along (at most 100 MiB; .gitignore and .rayignore say what is left out)."""
-    name: str | None = None
-    """Of the job; a new one by default. A name is used once."""
+    job_name: str | None = None
+    """Of the job; a new one by default. A name is used once. Also --name, except where the step has a flag of this
+    name, as promote has.
+    """
     detach: bool = False
     """End when the job is submitted, without following it."""
     stop_on_interrupt: bool = False
@@ -74,8 +76,9 @@ def defaults(arguments: Sequence[str]) -> tuple[SubmitCommand | None, list[str]]
     """Tell this command's flags from the step's: those that are not ours are the step's."""
     ours = argparse.ArgumentParser("sentinode submit", add_help=False, allow_abbrev=False)
     nested = (f"--job.{name.replace('_', '-')}" for name in JobSettings.model_fields)
-    for flag in ("--address", "--working-dir", "--name", *nested):
+    for flag in ("--address", "--working-dir", *nested):
         ours.add_argument(flag)
+    ours.add_argument("--job-name", *([] if "promote" in arguments[:1] else ["--name"]))
     for flag in ("--detach", "--stop-on-interrupt", "--kubernetes", "--dry-run"):
         ours.add_argument(flag, action="store_true")
     if not arguments or arguments[0].startswith("-"):
@@ -102,7 +105,7 @@ def run(config: SubmitCommand) -> int:
     if config.kubernetes:
         from sentinode.commands import submit_kubernetes
 
-        made = submit_kubernetes.make(config.step, config.arguments, config.name, config.job)
+        made = submit_kubernetes.make(config.step, config.arguments, config.job_name, config.job)
         return submit_kubernetes.run(*made, config.detach, config.stop_on_interrupt)
     if not (config.working_dir / "jobs" / f"{config.step}.py").is_file():
         raise ConfigError(
@@ -133,7 +136,7 @@ def dry_run(config: SubmitCommand) -> int:
         from sentinode.commands import submit_kubernetes
 
         return submit_kubernetes.show(
-            *submit_kubernetes.make(config.step, config.arguments, config.name, config.job)
+            *submit_kubernetes.make(config.step, config.arguments, config.job_name, config.job)
         )
     Console().print_json(json.dumps(config.model_dump(mode="json")))
     return 0
@@ -154,7 +157,7 @@ def _submit(client: JobSubmissionClient, config: SubmitCommand) -> str:
         try:
             job: str = client.submit_job(
                 entrypoint=config.entrypoint,
-                submission_id=config.name,
+                submission_id=config.job_name,
                 runtime_env={
                     "working_dir": str(config.working_dir),
                     "env_vars": job_environment(config.working_dir),

@@ -17,7 +17,7 @@ from sentinode.rollout.serve_config import check_image
 
 NAME_LENGTH: Final = 47
 """Longest name of a RayJob that KubeRay takes."""
-_OURS: Final = re.compile(r"(\$SENTINODE_[A-Z]+)")
+_OURS: Final = re.compile(r"(\$SENTINODE_[A-Z]+|\$\{SENTINODE_[A-Z]+\})")
 _NAME: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
@@ -54,8 +54,9 @@ def ray_job(name: str, step: str, arguments: Sequence[str], cluster: Object, set
 
 
 def entrypoint(step: str, arguments: Sequence[str]) -> str:
-    """The command, quoted for the one shell that reads it, the submitter's. ``$SENTINODE_...`` names a setting of the
-    cluster and is expanded there; nothing else is, by the shell or by the kubelet, which takes ``$$`` for a dollar.
+    """The command, quoted for the one shell that reads it, the submitter's. ``$SENTINODE_...``, in braces or not, names
+    a setting of the cluster and is expanded there; nothing else is, by the shell or by the kubelet, which takes ``$$``
+    for a dollar.
     """
     return " ".join(["sentinode", step, *map(_quoted, arguments)])
 
@@ -65,7 +66,7 @@ def _quoted(argument: str) -> str:
     if not parts:
         return "''"
     return "".join(
-        f'"${{{part[1:]}}}"' if _OURS.fullmatch(part) else shlex.quote(part).replace("$", "$$")
+        f'"${{{part.strip("${}")}}}"' if _OURS.fullmatch(part) else shlex.quote(part).replace("$", "$$")
         for part in parts
     )
 

@@ -115,3 +115,13 @@ def test_claims_of_a_new_eks_cluster_name_their_class(repository: Path) -> None:
     redis = repository / "k8s" / "components" / "redis"
     assert "storageClassName: sentinode-gp3" in (redis / "redis.yaml").read_text()
     assert "name: sentinode-gp3" in (redis / "volumes.yaml").read_text()
+
+
+@pytest.mark.parametrize("printed", ["", "no output", "[]", '{"settings": 1}'])
+def test_what_terraform_did_not_print_is_told(repository: Path, k8s: Path, printed: str) -> None:
+    script = repository / "infra" / "terraform" / "fill_overlay.py"
+    command = [sys.executable, str(script), "--k8s", str(k8s)]
+    done = subprocess.run(command, input=printed, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "`terraform output -json`" in done.stderr
+    assert "Traceback" not in done.stderr

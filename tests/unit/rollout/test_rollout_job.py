@@ -12,7 +12,23 @@ from sentinode.errors import ClusterError, ConfigError
 from sentinode.rollout.job import entrypoint, ray_job
 from sentinode.rollout.job_settings import JobSettings
 
-HOSTILE = ("it's", "two words", "", "$(id)", "`id`", "a;b", "$HOME", "$$", '"', "\\", "-x=*", "a\nb", "é")
+HOSTILE = (
+    "it's",
+    "two words",
+    "",
+    "$(id)",
+    "`id`",
+    "a;b",
+    "$HOME",
+    "${HOME}",
+    "${SENTINODE_X",
+    "$$",
+    '"',
+    "\\",
+    "-x=*",
+    "a\nb",
+    "é",
+)
 
 
 @pytest.mark.parametrize("overlay", manifests.OVERLAYS)
@@ -69,7 +85,12 @@ def test_what_kuberay_would_refuse_is_told() -> None:
 
 def test_only_settings_are_expanded() -> None:
     """By a real shell, after the kubelet has made one dollar of two."""
-    words = [*HOSTILE, "$SENTINODE_DATA/it's $SENTINODE_DATA", "--url=$SENTINODE_RUNS/a"]
+    words = [
+        *HOSTILE,
+        "$SENTINODE_DATA/it's $SENTINODE_DATA",
+        "--url=$SENTINODE_RUNS/a",
+        "${SENTINODE_DATA}x",
+    ]
     text = entrypoint("train", words).replace("$$", "$").removeprefix("sentinode train ")
     environment = {
         "SENTINODE_DATA": "s3://b/my data",
@@ -81,7 +102,11 @@ def test_only_settings_are_expanded() -> None:
     )
     found = done.stdout.decode().split("\0")[:-1]
     assert found[: len(HOSTILE)] == list(HOSTILE)
-    assert found[len(HOSTILE) :] == ["s3://b/my data/it's s3://b/my data", "--url=s3://b/runs/a"]
+    assert found[len(HOSTILE) :] == [
+        "s3://b/my data/it's s3://b/my data",
+        "--url=s3://b/runs/a",
+        "s3://b/my datax",
+    ]
     assert shlex.split(entrypoint("train", ["--train.epochs", "3"])) == [
         "sentinode",
         "train",
