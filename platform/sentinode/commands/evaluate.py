@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import model_validator
 
-from sentinode.commands.evaluate_keep import REPORT_HTML, keep_texts, measure, refuse_early
+from sentinode.commands.evaluate_keep import REPORT_HTML, keep_texts, measure, refuse_early, refuse_run
 from sentinode.commands.evaluate_slides import run_slides
 from sentinode.commands.predictions_input import read_predictions
 from sentinode.commands.report_facts import facts_of, facts_of_file
@@ -58,7 +58,8 @@ class EvaluateCommand(Frozen):
     lesion_sizes: StoreUrl | None = None
     """Size of the largest lesion by slide, for strata: a table slide,size, or Camelyon16's reference.csv."""
     out: StoreUrl | None = None
-    """Folder of the report; by default the run's, or that of the file of predictions."""
+    """For predictions and slides: folder of the report; by default that of the file, or of the scores. A run keeps its
+    own."""
     again: bool = False
     """Measure a test split that this model was measured on before. The card counts it."""
     data: StoreUrl | None = None
@@ -123,6 +124,7 @@ def evaluate_file(config: EvaluateCommand, url: str) -> tuple[EvaluationReport, 
     found = read_predictions(url, config.reference)
     counted = open_parent(url)[0]
     store = counted if config.out is None else open_store(config.out)
+    refuse_run(store)
     names = sorted(set(found.splits.tolist()) - {Split.TRAIN.value, Split.UNLABELLED.value})
     if len(names) > 2 or (len(names) == 2 and Split.VALID.value not in names):
         raise ConfigError(f"{url} holds the splits {', '.join(names)}", "valid and one other, or one split")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from sentinode.commands.predictions_input import read_lesion_sizes
-from sentinode.errors import EvaluationError, ObjectNotFoundError
+from sentinode.errors import ConfigError, EvaluationError, ObjectNotFoundError
 from sentinode.evaluation.model_facts import ModelFacts
 from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.records import EvaluationConfig, EvaluationReport
 from sentinode.evaluation.report import evaluate
 from sentinode.evaluation.report_markdown import checklists, model_card
 from sentinode.evaluation.split_use import check_test_use, keep_test_use
+from sentinode.experiment import RUN_KEY
 from sentinode.schema import Split
 from sentinode.storage import Store
 
@@ -62,6 +63,16 @@ def refuse_early(run: Store, model_digest: str, manifest_digest: str, again: boo
         return
     if (kept.model_digest, kept.manifest_digest) == (model_digest, manifest_digest):
         check_test_use(run, kept, again)
+
+
+def refuse_run(out: Store) -> None:
+    """A run's folder keeps the run's own report, which promote seals. Raises ConfigError where ``out`` is one."""
+    if out.stat(RUN_KEY) is not None:
+        raise ConfigError(
+            f"{out.url} holds a run, whose report this one would overwrite",
+            "a folder of its own for the report on a file of predictions",
+            "give --out another folder",
+        )
 
 
 def keep_texts(store: Store, report: EvaluationReport, facts: ModelFacts) -> None:

@@ -20,6 +20,7 @@ from sentinode.commands.promote_int8 import int8_words, make_int8
 from sentinode.commands.report_facts import facts_of
 from sentinode.data.manifest import Manifest, load_manifest
 from sentinode.data.pixels import read_pixels, sample_pixels
+from sentinode.distributed.inference import model_digest
 from sentinode.errors import ConfigError, ObjectNotFoundError
 from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.records import EvaluationReport, SplitResult
@@ -50,12 +51,12 @@ def seal_run(
 
     ``licence_at_start``: of the weights that training started from, where these are not timm's own.
     ``int8_max_loss``: the AUROC that an int8 graph may lose on validation; None makes none. Raises ConfigError where
-    the run has not finished or was not evaluated, BundleError where the exported graph does not reproduce PyTorch's
-    probabilities on the golden patches or int8 loses more.
+    the run has not finished, was not evaluated or holds the report of something else, BundleError where the exported
+    graph does not reproduce PyTorch's probabilities on the golden patches or int8 loses more.
     """
     store = open_store(run)
     record, detector = load_detector(run)
-    report = _report(store)
+    report = _report(store, model_digest(detector), record.manifest_digest)
     manifest, data = load_manifest(record.experiment.data)
     record.check_data(manifest)
     valid = Predictions.read(store, f"predictions/{Split.VALID.value}.parquet")
@@ -93,13 +94,22 @@ def seal_run(
         )
 
 
-def _report(store: Store) -> EvaluationReport:
+def _report(store: Store, model: str, manifest: str) -> EvaluationReport:
+    """The run's own report: thresholds and figures of other weights or other patches must not go on its card."""
+    again = f"sentinode evaluate --run {store.url}"
     try:
-        return EvaluationReport.from_json(store.get(REPORT_JSON), store.locate(REPORT_JSON))
+        report = EvaluationReport.from_json(store.get(REPORT_JSON), store.locate(REPORT_JSON))
     except ObjectNotFoundError as error:
+        raise ConfigError(f"the run {store.url} was not evaluated", "a report.json", again) from error
+    own = (model, manifest, Split.VALID.value)
+    if (report.model_digest, report.manifest_digest, report.valid.split) != own:
         raise ConfigError(
-            f"the run {store.url} was not evaluated", "a report.json", f"sentinode evaluate --run {store.url}"
-        ) from error
+            f"{store.locate(REPORT_JSON)} is of model {report.model_digest[:16]} with thresholds from the "
+            f"{report.valid.split} split of {report.manifest_digest[:16]}",
+            f"the run's own: model {model[:16]}, the valid split of {manifest[:16]}",
+            f"{again} (with --again where its test split was measured before)",
+        )
+    return report
 
 
 def _card(

@@ -99,6 +99,20 @@ def test_another_folder_for_the_report_does_not_reset_the_count(tmp_path: Path) 
     assert not (tmp_path / "b").exists()
 
 
+def test_a_file_beside_a_run_leaves_the_report_of_the_run_alone(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    config = EvaluateCommand(predictions=table(tmp_path / "run"), evaluation=QUICK)
+    with pytest.raises(ConfigError, match="holds a run") as found:
+        evaluate_step.run(config)
+    assert "--out" in found.value.remedy
+    with pytest.raises(ConfigError, match="holds a run"):
+        evaluate_step.run(config.model_copy(update={"out": str(tmp_path / "run")}))
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.json", "mine.csv"}
+    assert evaluate_step.run(config.model_copy(update={"out": str(tmp_path / "theirs")})) == 0
+    assert (tmp_path / "theirs" / "report.json").exists()
+
+
 def test_a_lone_test_split_is_told_apart_from_validation_and_counted(tmp_path: Path) -> None:
     config = EvaluateCommand(predictions=table(tmp_path, splits=("test",)), evaluation=QUICK)
     report, where = evaluate_file(config, config.predictions or "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from sentinode.bundle.verify import open_verified
 from sentinode.commands.promote_int8 import make_int8
 from sentinode.data.manifest import load_manifest
 from sentinode.errors import BundleError, PreconditionFailedError
+from sentinode.evaluation.records import EvaluationReport
 from sentinode.schema import Split
 from sentinode.storage import Store, open_store
 
@@ -104,6 +106,24 @@ def test_each_failed_gate_is_named_and_the_alias_stays(
     assert "--force REASON" in shown
     assert read_alias(registry, "candidate") == before
     assert sorted(decision.passed for decision in decisions(registry)) == [False, True]
+
+
+@pytest.mark.parametrize("strange", ["model", "data", "split"])
+def test_the_report_of_something_else_is_not_sealed(
+    runs: Path, registry: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], strange: str
+) -> None:
+    shutil.copytree(runs / "good", tmp_path / "run")
+    store = open_store(str(tmp_path / "run"))
+    own = EvaluationReport.from_json(store.get("report.json"), "report.json")
+    changes: dict[str, dict[str, object]] = {
+        "model": {"model_digest": "f" * 64},
+        "data": {"manifest_digest": "f" * 64},
+        "split": {"valid": own.valid.model_copy(update={"split": "test"})},
+    }
+    store.put("report.json", own.model_copy(update=changes[strange]).to_json())
+    assert promote(registry, tmp_path / "run") == 2
+    assert "the run's own: model" in capsys.readouterr().err
+    assert list(registry.list("bundles/")) == []
 
 
 def test_force_overrules_and_the_history_keeps_the_reason(runs: Path, registry: Store) -> None:
