@@ -123,6 +123,11 @@ def test_what_is_not_there_is_refused(client: httpx.Client) -> None:
         "..%2f..%2fetc%2fpasswd",
         f"{NAME}/tiles/11/6_0.jpg",
         f"{NAME}/tiles/99/0_0.jpg",
+        f"{NAME}/tiles/{'9' * 400}/0_0.jpg",
+        f"nobody/tiles/0/{'9' * 5000}_0.jpg",
+        f"{NAME}/tiles/0/0_-1.jpg",
+        f"{NAME}/tiles/0/0__0.jpg",
+        f"{NAME}/tiles/0/\u0660_0.jpg",
     ):
         answer = client.get(f"/v1/slides/{path}")
         assert answer.status_code == 404, path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -21,6 +22,7 @@ SLIDES: Final = "/v1/slides"
 _FRESH: Final = {"cache-control": "no-store"}
 _KEPT: Final = {"cache-control": "private, max-age=3600"}
 """Tiles of a slide do not change."""
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 
 Found = TypeVar("Found")
 OnCorrected = Callable[[Request, str], None]
@@ -33,7 +35,7 @@ def slide_routes(shelf: SlideShelf, on_corrected: OnCorrected) -> list[Route]:
     return [
         Route(SLIDES, routes.listing),
         Route(one, routes.shown),
-        Route(one + "/tiles/{level:int}/{column:int}_{row:int}.jpg", routes.tile),
+        Route(one + "/tiles/{level}/{column}_{row}.jpg", routes.tile),
         Route(one + "/heat.png", routes.heat_map),
         Route(one + "/lesions", routes.lesions),
         Route(one + "/corrections", routes.corrections, methods=["GET"]),
@@ -54,7 +56,7 @@ class _Routes:
         return json_response(found)
 
     async def tile(self, request: Request) -> Response:
-        place = (request.path_params[part] for part in ("level", "column", "row"))
+        place = [_number(request.path_params[part]) for part in ("level", "column", "row")]
         zoom = await _in_thread(self._shelf.zoom, _name(request))
         return Response(await _in_thread(zoom.tile, *place), headers=_KEPT, media_type="image/jpeg")
 
@@ -85,6 +87,13 @@ class _Routes:
         )
         self._on_corrected(request, name)
         return Response(status_code=204, headers={**_FRESH, "etag": f'"{version}"'})
+
+
+def _number(text: str) -> int:
+    """Starlette's own converter fails on thousands of digits."""
+    if not _NUMBER.fullmatch(text):
+        raise RequestError("there is no such tile", "level/column_row.jpg, in whole numbers", status=404)
+    return int(text)
 
 
 def _name(request: Request) -> str:
