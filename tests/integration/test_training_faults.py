@@ -156,14 +156,31 @@ def test_a_driver_that_is_interrupted_or_killed_is_resumed_by_the_same_command(t
     assert (whole / weights).read_bytes() == (cut / weights).read_bytes()
 
 
+def test_of_two_commands_on_one_run_the_later_one_goes_on(tmp_path: Path) -> None:
+    write_lesson(str(tmp_path / "data"), train=640)
+    run = tmp_path / "run"
+    commands = [train_command(tmp_path, run, epochs=5000)]
+    try:
+        wait_for_epochs(1, run, commands[0])
+        commands.append(train_command(tmp_path, run, epochs=5000))
+        assert commands[0].wait(600) == 1
+        assert "was begun once more after this one" in (tmp_path / "run.log").read_text()
+        done = len(load_history(open_store(str(run))))
+        wait_for_epochs(done + 3, run, commands[1])
+    finally:
+        for process in commands:
+            if process.poll() is None:
+                kill_with_offspring(process)
+
+
 def another_node(cluster: Cluster) -> subprocess.Popen[bytes]:
     """A node that joins from outside; Cluster can start one in the main thread only."""
     program = Path(sys.executable).with_name("ray")
     return subprocess.Popen([program, "start", f"--address={cluster.address}", "--num-cpus=1", "--block"])
 
 
-def train_command(folder: Path, run: Path) -> subprocess.Popen[bytes]:
-    settings = "--train.epochs 60 --train.batch-size 16 --train.save.every-steps 3 --ray-address local"
+def train_command(folder: Path, run: Path, epochs: int = 60) -> subprocess.Popen[bytes]:
+    settings = f"--train.epochs {epochs} --train.batch-size 16 --train.save.every-steps 3 --ray-address local"
     program = Path(sys.executable).with_name("sentinode")
     command = [program, "train", f"--data={folder / 'data'}", f"--run={run}"]
     with (folder / f"{run.name}.log").open("ab") as log:

@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 
 
 def train_rank(
-    experiment: Experiment, threads: int, loader: LoaderConfig, part: SearchPart | None
+    experiment: Experiment, driver: str, threads: int, loader: LoaderConfig, part: SearchPart | None
 ) -> SentinodeError | None:
-    """Train this process's rank to the end, on ``threads`` computing threads.
+    """Train this process's rank to the end for ``driver``, on ``threads`` computing threads.
 
     A final error that every rank knows is returned: raised, it would only be repeated by Ray's restarts. What this rank
     meets alone has to be raised, for Ray waits until all have returned.
@@ -39,7 +39,9 @@ def train_rank(
     def report(record: EpochRecord) -> None:
         ray_train.report({name: float(value) for name, value in record.model_dump().items()})
 
-    context = RankContext(place.get_world_rank(), place.get_world_size(), get_device(), report, _taken_away)
+    context = RankContext(
+        place.get_world_rank(), place.get_world_size(), get_device(), report, _taken_away, driver=driver
+    )
     try:
         train_here(experiment, threads, loader, context, part)
     except FINAL as error:

@@ -32,7 +32,7 @@ from sentinode.search.records import SearchPart
 from sentinode.storage import Store, open_store
 from sentinode.training.checkpoint import whole_history
 from sentinode.training.metrics import EpochRecord, best_epoch
-from sentinode.training.pointer import read_pointer
+from sentinode.training.pointer import begin_driving, read_pointer
 
 RESTARTS = 3
 """Lost workers or nodes that a run survives, besides those announced by a preemption notice; each costs some
@@ -129,6 +129,7 @@ def _fit(experiment: Experiment, scaling: ScalingSettings, part: SearchPart | No
         _work,
         train_loop_config={
             "experiment": experiment.to_json(),
+            "driver": begin_driving(open_store(experiment.run)),
             "scaling": scaling.canonical_json(),
             "part": None if part is None else part.canonical_json(),
         },
@@ -188,7 +189,7 @@ def _work(task: dict[str, Any]) -> SentinodeError | None:
     experiment = Experiment.from_json(task["experiment"], "the experiment sent to a worker")
     scaling = ScalingSettings.model_validate_json(task["scaling"])
     part = None if task["part"] is None else SearchPart.model_validate_json(task["part"])
-    return train_rank(experiment, scaling.cpus_per_worker, scaling.loader, part)
+    return train_rank(experiment, task["driver"], scaling.cpus_per_worker, scaling.loader, part)
 
 
 def _check_cluster(scaling: ScalingSettings) -> None:

@@ -28,3 +28,5 @@ class RankContext:
     """Whether this process is about to be taken away. Called on all ranks alike, every few seconds."""
     on_best: Callable[[ValidScores], None] | None = None
     """Called on rank 0 with the scores of each epoch that is the best so far."""
+    driver: str = ""
+    """Who started the ranks, as ``begin_driving`` named it, where they may be started again."""

@@ -21,14 +21,17 @@ PROGRESS_EVERY_S = 2.0
 class Keeper:
     """Decides when the state is saved. Only rank 0 writes; on other ranks every call does nothing."""
 
-    def __init__(self, store: Store, config: TrainConfig, rank: int) -> None:
+    def __init__(self, store: Store, config: TrainConfig, rank: int, driver: str = "") -> None:
         self._store, self._config = store, config
-        self._custody = Custody(store)
+        self._custody = Custody(store, driver)
         self._writer = BackgroundWriter(config.save.patience_s) if rank == 0 else None
         self._saved_s = self._told_s = time.monotonic()
 
     def take_over(self) -> None:
-        """Let nobody who began before write to the run any more. Before a state is read, so that it stays the last."""
+        """Let nobody who began before write to the run any more. Before a state is read, so that it stays the last.
+
+        Raises TrainingError where this process's driver is not the last one.
+        """
         if self._writer is not None:
             self._custody.take()
             whole_history(self._store)  # the last epoch's may never be written again

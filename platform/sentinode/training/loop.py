@@ -32,7 +32,7 @@ def run_training(recipe: Recipe, feeds: Feeds, store: Store, context: RankContex
     alike; StoreError where the store stays out of reach for longer than ``train.save.patience_s``, and
     RunTakenOverError where another process has begun to train the run.
     """
-    keeper = Keeper(store, recipe.train, context.rank)
+    keeper = Keeper(store, recipe.train, context.rank, context.driver)
     with keeper.open:
         # All ranks come to its end before they read the state: that of the moment when rank 0 took the run over.
         with told_to_all(context.world_size):

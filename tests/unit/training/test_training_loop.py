@@ -28,7 +28,7 @@ from sentinode.training.checkpoint import (
 )
 from sentinode.training.loop import RankContext, run_training
 from sentinode.training.metrics import EpochRecord, best_epoch
-from sentinode.training.pointer import POINTER_KEY, Custody
+from sentinode.training.pointer import POINTER_KEY, CheckpointPointer, Custody, begin_driving
 
 ONE = RankContext()
 
@@ -171,6 +171,35 @@ def test_a_process_that_was_left_behind_changes_nothing(tmp_path: Path) -> None:
     assert len(load_history(store)) == 2
     assert load_checkpoint(store, state)
     assert len(state.history) == 2
+
+
+def test_what_an_earlier_command_starts_again_is_refused(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    first = begin_driving(store)
+    with pytest.raises(StopRun):
+        run_training(plan(), MemoryData().feeds(), store, replace(stop_after(1), driver=first))
+    still_there = Custody(store, first)
+    still_there.take()
+    second = begin_driving(store)
+    with pytest.raises(StopRun):
+        run_training(plan(), MemoryData().feeds(), store, replace(stop_after(2), driver=second))
+    in_force = store.get(POINTER_KEY)
+    with pytest.raises(RunTakenOverError):
+        still_there.move(CheckpointPointer.from_json(in_force, "here"))
+    for _ in range(2):  # as Ray starts its processes
+        with pytest.raises(TrainingError, match="begun once more after this one"):
+            run_training(plan(), MemoryData().feeds(), store, RankContext(driver=first))
+    assert store.get(POINTER_KEY) == in_force
+    state = run_training(plan(), MemoryData().feeds(), store, RankContext(driver=second))
+    assert [record.epoch for record in state.history] == [1, 2, 3, 4]
+
+
+def test_an_earlier_command_is_refused_before_there_is_a_checkpoint(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    first, second = begin_driving(store), begin_driving(store)
+    with pytest.raises(TrainingError, match="begun once more after this one"):
+        Custody(store, first).take()
+    Custody(store, second).take()
 
 
 def test_divergence_is_a_typed_error(tmp_path: Path) -> None:
