@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from sentinode.bundle.providers import Provider
 from sentinode.config import Frozen, summarise
 from sentinode.errors import ConfigError
+from sentinode.serving.body_budget import DEFAULT_BYTES
 from sentinode.serving.slides_args import SlidesArgs
 from sentinode.serving.traffic import ModelTraffic, Traffic, checked_digest
 from sentinode.serving.trust_args import TrustArgs
@@ -75,6 +76,10 @@ class ServeArgs(Frozen):
     """Patches of one request; more are refused with 413."""
     max_bulk_bytes: int = Field(default=32 << 20, ge=1024)
     """Larger bodies with several images, or with pixels, are refused with 413."""
+    max_inflight_bytes: int = Field(default=DEFAULT_BYTES, ge=1024)
+    """Bytes of bodies that a replica holds at once, those being read and those that wait; more are refused with 503 at
+    once. Decoding needs room beside them: an eighth of a replica's memory is a good share.
+    """
     max_waiting_patches: int = Field(default=4096, ge=1)
     """Patches in a replica's queue; requests beyond it are refused with 503 at once."""
     num_replicas: int = Field(default=1, ge=1)
@@ -111,6 +116,15 @@ class ServeArgs(Frozen):
             raise ValueError("bundle: give the digest of one bundle, or traffic for several")
         if self.traffic is not None and (self.operating_point, self.prevalence) != (None, None):
             raise ValueError("operating_point and prevalence stand with each model of traffic")
+        return self
+
+    @model_validator(mode="after")
+    def _largest_body_fits(self) -> Self:
+        largest = max(self.max_body_bytes, self.max_bulk_bytes)
+        if largest > self.max_inflight_bytes:
+            raise ValueError(
+                f"max_inflight_bytes {self.max_inflight_bytes} is below a body of {largest} bytes"
+            )
         return self
 
     @property

@@ -79,6 +79,7 @@ class Endpoint:
             on_refusal=self.metrics.trust.refused,
             tells_id=tells_id,
             local_alone=local_alone,
+            max_inflight_bytes=args.max_inflight_bytes,
         )
         # A span is of an ASGI request.
         self.direct = (

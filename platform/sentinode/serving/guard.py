@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sentinode import logs
 from sentinode.serving.auth import ApiKeys, Caller
+from sentinode.serving.body_budget import DEFAULT_BYTES, BodyBudget
 from sentinode.serving.body_watch import BodyWatch
 from sentinode.serving.hosts import are_local, is_local
 from sentinode.serving.keys import Scope as KeyScope
@@ -81,10 +82,10 @@ def scope_of(path: str) -> KeyScope | None:
 
 class Guard:
     """Admits or refuses: 401 no valid credential, 403 not its scope, 429 too much, 408 the body came too slowly, 400 a
-    deadline that is none, 421 another host.
+    deadline that is none, 421 another host, 503 no room for the body.
 
-    ``on_refusal`` is told the reason (``credential``, ``scope``, ``rate``, ``slow``, ``host``), for counting.
-    ``tells_id``: replies carry the request id; not where the server around it puts it on them already.
+    ``on_refusal`` is told the reason (``credential``, ``scope``, ``rate``, ``slow``, ``host``, ``memory``), to be
+    counted. ``tells_id``: replies carry the request id; not where the server around it puts it on them already.
     ``local_alone``: nothing is answered that was sent to another host than this machine, by its name.
     """
 
@@ -97,10 +98,13 @@ class Guard:
         *,
         tells_id: bool = True,
         local_alone: bool = False,
+        max_inflight_bytes: int = DEFAULT_BYTES,
     ) -> None:
         self._app = app
         self._keys = keys
         self._bodies = BodyWatch(body_timeout_s, lambda: on_refusal("slow"))
+        self.budget = BodyBudget(max_inflight_bytes, lambda: on_refusal("memory"))
+        """Of the bodies under way."""
         self._on_refusal = on_refusal
         self._tells_id = tells_id
         self._local_alone = local_alone
@@ -137,10 +141,14 @@ class Guard:
             await verdict.reply(scope, receive, send_with_headers)
             return
         state[CALLER], allowance = verdict
-        state[CONNECTION] = getattr(receive, "__self__", None)
+        state[CONNECTION] = connection = getattr(receive, "__self__", None)
+        watched = self._bodies.watched(receive)
+        share = self.budget.share(scope["headers"]) if getattr(connection, "more_body", True) else None
         try:
-            await self._app(scope, self._bodies.watched(receive), send_with_headers)
+            await self._app(scope, share.counted(watched) if share else watched, send_with_headers)
         finally:
+            if share is not None:
+                share.give_back()
             if allowance is not None:
                 allowance.leave()
 

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from sentinode.serving.quality import Flag
 
 _EXPLANATION_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-REFUSAL_REASONS = ("credential", "scope", "rate", "slow", "host")
+REFUSAL_REASONS = ("credential", "scope", "rate", "slow", "host", "memory")
 
 
 class TrustMetrics:
@@ -17,7 +17,7 @@ class TrustMetrics:
         refusals = Counter(
             "sentinode_refusals",
             "Requests that the guard refused: no valid credential, not its scope, above its rate, too slow, "
-            "sent to another host.",
+            "sent to another host, no room for the body.",
             ("reason",),
             registry=registry,
         )
