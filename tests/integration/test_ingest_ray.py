@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from ingest_parts import noise_patches, write_classes, write_pcam, write_wilds
+from PIL import Image
 
 from sentinode.data.ingest.config import IngestConfig
 from sentinode.data.ingest.verify import verify_manifest
@@ -24,7 +25,7 @@ from sentinode.data.synthetic import SyntheticConfig
 from sentinode.distributed import ingest as ingest_module
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.ingest import ingest
-from sentinode.errors import BadImagesError, ConfigError, SourceError
+from sentinode.errors import BadImagesError, ConfigError, LabelConflictError, SourceError
 from sentinode.schema import Encoding, Split
 from sentinode.storage import open_store
 from sentinode.storage.embedded import EmbeddedStore
@@ -181,7 +182,7 @@ def test_killed_run_resumes_without_redoing(tmp_path: Path, step: str, done: int
 
 
 def test_bad_images_cross_process_borders(tmp_path: Path) -> None:
-    paths = write_classes(tmp_path / "in", noise_patches(40), balanced(40))
+    paths = write_classes(tmp_path / "in", noise_patches(600), balanced(600))
     paths[3].write_bytes(paths[3].read_bytes()[:500])
     config = IngestConfig(source=str(tmp_path / "in"), out=str(tmp_path / "out"))
     with pytest.raises(BadImagesError, match=r"1 images [\s\S]*1/0003.png"):
@@ -189,7 +190,48 @@ def test_bad_images_cross_process_borders(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "manifest.json").exists()
     steps = Steps()
     assert ingest(config.model_copy(update={"max_bad": 1}), steps).dropped.bad == 1
-    assert next(done for step, done, _ in steps.seen if step == "scan") == 40, "the scan was not repeated"
+    assert next(d for s, d, _ in steps.seen if s == "scan") == 88, "what was whole is not scanned again"
+
+
+def test_a_mended_image_is_taken(tmp_path: Path) -> None:
+    paths = write_classes(tmp_path / "in", noise_patches(40), balanced(40))
+    whole = paths[3].read_bytes()
+    paths[3].write_bytes(bytes(len(whole)))
+    config = IngestConfig(source=str(tmp_path / "in"), out=str(tmp_path / "out"), max_bad=1)
+    with pytest.raises(BadImagesError):
+        ingest(config.model_copy(update={"max_bad": 0}), Steps())
+    paths[3].write_bytes(whole)
+    manifest = ingest(config, Steps())
+    assert (manifest.dropped.bad, sum(s.samples for s in manifest.splits.values())) == (0, 40)
+
+
+def test_a_contradicting_image_is_replaced_in_its_place(tmp_path: Path) -> None:
+    paths = write_classes(tmp_path / "in", noise_patches(40), balanced(40))
+    pixels = [path.with_suffix(".bmp") for path in paths[2:4]]  # without compression: all of one size
+    for path, patch in zip(pixels, noise_patches(2, seed=1), strict=True):
+        Image.fromarray(patch).save(path)
+    other = pixels[1].read_bytes()
+    pixels[1].write_bytes(pixels[0].read_bytes())
+    config = IngestConfig(source=str(tmp_path / "in"), out=str(tmp_path / "out"))
+    with pytest.raises(LabelConflictError):
+        ingest(config, Steps())
+    pixels[1].write_bytes(other)
+    assert sum(s.samples for s in ingest(config, Steps()).splits.values()) == 42
+
+
+def test_overwrite_begins_anew(tmp_path: Path) -> None:
+    write_classes(tmp_path / "in", noise_patches(40), balanced(40))
+    config = IngestConfig(source=str(tmp_path / "in"), out=str(tmp_path / "out"), overwrite=True)
+
+    def killed(step: str, done: int, total: int) -> None:
+        if (step, done) == ("write", 0):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest(config, killed)
+    steps = Steps()
+    ingest(config, steps)
+    assert ("scan", 0, 40) in steps.seen
 
 
 def test_typed_error_of_a_task_reaches_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

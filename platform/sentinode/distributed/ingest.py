@@ -1,8 +1,8 @@
 """Ingest over Ray tasks: scan, assemble, write shards; resumable, and visible only when whole.
 
 Both passes cut their work into pieces whose outcome is a small record under ``_work/`` in the target store. A
-run that was killed finds the records of finished pieces and goes on with the others. The manifest is written
-last, then ``_work/`` goes. Pixels of a small data set are read once: they stay in Ray's object store between
+run that was killed finds the records of finished pieces and goes on with the others; what had bad images is
+read again, since these may have been mended. The manifest is written last, then ``_work/`` goes. Pixels of a small data set are read once: they stay in Ray's object store between
 the passes.
 """
 
@@ -31,7 +31,7 @@ from sentinode.data.sources import Listing, Source, SourceItem
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.slide_samples import list_slides, sample_slides
 from sentinode.distributed.tasks import Progress, finished, run_tasks
-from sentinode.errors import ConfigError, SourceError
+from sentinode.errors import ConfigError, LabelConflictError, SourceError
 from sentinode.schema import PATCH_BYTES, PATCH_PX
 from sentinode.storage import Store, open_store
 
@@ -72,6 +72,8 @@ def ingest(config: IngestConfig, progress: Progress) -> Manifest:
         if standing is not None:
             log.info("%s is up to date; set overwrite to make it anew", store.locate(MANIFEST_NAME))
             return standing
+        if config.overwrite:
+            _delete(store, WORK)  # anew: files may have been mended in place, which no listing shows
         stack.enter_context(ray_session())
         try:
             manifest = _make(config, source, listing, store, progress)
@@ -101,7 +103,11 @@ def _make(
     config: IngestConfig, source: Source, listing: Listing, store: Store, progress: Progress
 ) -> Manifest:
     scan, blocks = _scan(source, listing, store, progress)
-    assembly = assemble(config, listing, scan)
+    try:
+        assembly = assemble(config, listing, scan)
+    except LabelConflictError:
+        _delete(store, WORK)  # an image put in the place of a contradicting one may have its size
+        raise
     for warning in assembly.warnings():
         log.warning("%s", warning)
     try:
@@ -122,10 +128,11 @@ def _scan(
         f"{folder}{number:08d}.json": (number, range(start, min(start + CHUNK_PATCHES, total)))
         for number, start in enumerate(range(0, total, CHUNK_PATCHES))
     }
-    records = {
+    before = {
         name: ScanRecord.from_json(store.get(name), store.locate(name))
         for name in finished(store, folder, chunks)
     }
+    records = {name: record for name, record in before.items() if not record.bad}
     remember = total * PATCH_BYTES <= _remembered_bytes()
     calls = (
         (name, (source, listing.items(part), remember, store.url, name))

@@ -68,7 +68,8 @@ class IngestConfig(Frozen):
     slides: SamplingConfig = SamplingConfig()
     """How patches are sampled from whole slides (layout slides only)."""
     overwrite: bool = False
-    """Replace a data set of other settings or input that stands at ``out``."""
+    """Replace a data set of other settings or input that stands at ``out``; of an earlier run that was killed
+    nothing is used either."""
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
