@@ -139,7 +139,8 @@ def check_leaks(report: AuditReport, remedy: str = "") -> None:
         raise LeakError(
             f"{worst.count} times {worst.kind}: {sides} share {', '.join(worst.examples[:3])}",
             "splits that share no patch, slide or patient",
-            remedy or "ingest the data set again (duplicates are dropped then), or allow the leak explicitly",
+            remedy
+            or "ingest the data set again with --overwrite (duplicates are dropped then), or allow the leak explicitly",
         )
 
 

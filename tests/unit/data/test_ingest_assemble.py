@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from pathlib import Path
 
@@ -101,6 +102,40 @@ def test_carving_by_patient(tmp_path: Path) -> None:
     sides = [set(patients[order].tolist()) for order in assembly.assignment.order.values()]
     assert len(sides) == 3
     assert sum(map(len, sides)) == 6
+
+
+def test_a_slide_without_a_patient_divides_no_patient(tmp_path: Path) -> None:
+    nodes = [f"patient_{p:03d}_node_{n}" for p in range(10) for n in range(5)]
+    slides = [[*nodes, "camelyon16_train_tumor_001"][i % 51] for i in range(510)]
+    write_pcam(tmp_path, "train", noise_patches(510), [i // 51 % 2 for i in range(510)], slides)
+    assembly, _ = run(tmp_path)
+    patients = assembly.listing.patients.codes
+    sides = [set(patients[order].tolist()) - {-1} for order in assembly.assignment.order.values()]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 10
+
+
+def test_patient_on_both_sides_of_the_sources_splits(tmp_path: Path) -> None:
+    for n, split in enumerate(("train", "valid", "test")):
+        slides = [f"patient_007_node_{n}"] * 20
+        write_pcam(tmp_path, split, noise_patches(20, n), balanced(20), slides)
+    with pytest.raises(LeakError, match=r"1 patients .* patient_007[\s\S]*--no-use-source-splits"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("slide", "digests"),
+    [
+        ("patient_{0:03d}_node_{1}", ["802272df", "591200b5", "f4389449"]),
+        ("slide_{0}_{1}", ["7d8c00f4", "80dd7fe8", "47781ae7"]),
+    ],
+)
+def test_carved_splits_stay_what_they_were(tmp_path: Path, slide: str, digests: list[str]) -> None:
+    """Where all patches have a patient, or none has one."""
+    slides = [slide.format(i // 20, i // 10 % 2) for i in range(240)]
+    write_pcam(tmp_path, "train", noise_patches(240), balanced(240), slides)
+    assembly, _ = run(tmp_path)
+    keys = [assembly.scan.keys[order].tobytes() for order in assembly.assignment.order.values()]
+    assert [hashlib.sha1(of_split).hexdigest()[:8] for of_split in keys] == digests
 
 
 def test_few_unknown_slides_stay_in_train_with_a_warning(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sentinode.data.ingest.carve import carve_by_content, carve_by_group
 from sentinode.data.ingest.config import IngestConfig
 from sentinode.data.ingest.split import Indices, Int8s
-from sentinode.data.sources.base import SPLITS, UNKNOWN, Listing
+from sentinode.data.sources.base import SPLITS, UNKNOWN, Column, Listing
 from sentinode.errors import LeakError
 from sentinode.schema import Split
 
@@ -48,7 +48,7 @@ def assign_splits(
 ) -> Assignment:
     """Splits of the patches ``kept`` (int64 [K], in key order); ``splits`` int8 [N] is what the source says.
 
-    Raises LeakError where the source puts one slide into two splits, ConfigError where carving is impossible.
+    Raises LeakError where the source puts one slide or patient into two splits, ConfigError where carving is impossible.
     """
     codes = splits[kept]
     slides = listing.slides.codes[kept]
@@ -65,8 +65,7 @@ def assign_splits(
     if len(pool) and fractions:
         chosen = kept[pool]
         if by == "carved by slide":
-            patients = listing.patients if (listing.patients.codes[chosen] != UNKNOWN).all() else None
-            groups = patients or listing.slides
+            groups = _groups(listing)
             masks = carve_by_group(
                 groups.codes[chosen], groups.names, labels[chosen], fractions, config.split_seed
             )
@@ -76,7 +75,8 @@ def assign_splits(
             codes[pool[mask]] = _CODE[split]
             origin[split] = by
     if "carved by content hash" not in origin.values():
-        _check_leaks(listing, slides[labelled], codes[labelled])
+        _check_leaks("slides", listing.slides, kept[labelled], codes[labelled])
+        _check_leaks("patients", listing.patients, kept[labelled], codes[labelled])
     unknown = int((slides[pool] == UNKNOWN).sum())
     warnings = (
         [f"{unknown} patches have no slide and stay in train"] if unknown and by == "carved by slide" else []
@@ -93,15 +93,24 @@ def assign_splits(
     )
 
 
-def _check_leaks(listing: Listing, slides: npt.NDArray[np.int32], codes: Int8s) -> None:
-    known = slides != UNKNOWN
-    pairs = np.unique(np.stack([slides[known], codes[known].astype(np.int32)]), axis=1)
+def _groups(listing: Listing) -> Column:
+    """What no split may divide: the patient of each patch where it is known, else its slide."""
+    patients, slides = listing.patients, listing.slides
+    of_slides = np.where(slides.codes == UNKNOWN, UNKNOWN, slides.codes + len(patients.names))
+    codes = np.where(patients.codes == UNKNOWN, of_slides, patients.codes)
+    return Column((*patients.names, *slides.names), codes.astype(np.int32))
+
+
+def _check_leaks(what: str, column: Column, members: Indices, codes: Int8s) -> None:
+    of_members = column.codes[members]
+    known = of_members != UNKNOWN
+    pairs = np.unique(np.stack([of_members[known], codes[known].astype(np.int32)]), axis=1)
     found, sides = np.unique(pairs[0], return_counts=True)
-    leaking = [listing.slides.names[slide] for slide in found[sides > 1]]
+    leaking = [column.names[code] for code in found[sides > 1]]
     if leaking:
         more = f" and {len(leaking) - _LEAKS_SHOWN} more" if len(leaking) > _LEAKS_SHOWN else ""
         raise LeakError(
-            f"{len(leaking)} slides stand in more than one split: {', '.join(leaking[:_LEAKS_SHOWN])}{more}",
-            "each slide in one split",
+            f"{len(leaking)} {what} stand in more than one split: {', '.join(leaking[:_LEAKS_SHOWN])}{more}",
+            "each slide and patient in one split",
             "mend the source's splits, or split anew by slide with --no-use-source-splits",
         )
