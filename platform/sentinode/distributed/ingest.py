@@ -2,8 +2,8 @@
 
 Both passes cut their work into pieces whose outcome is a small record under ``_work/`` in the target store. A
 run that was killed finds the records of finished pieces and goes on with the others; what had bad images is
-read again, since these may have been mended. The manifest is written last, then ``_work/`` goes. Pixels of a small data set are read once: they stay in Ray's object store between
-the passes.
+read again, since these may have been mended. The manifest is written last, then ``_work/`` goes. Pixels of a
+small data set are read once: they stay in Ray's object store between the passes.
 """
 
 from __future__ import annotations

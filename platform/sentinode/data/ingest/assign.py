@@ -48,7 +48,8 @@ def assign_splits(
 ) -> Assignment:
     """Splits of the patches ``kept`` (int64 [K], in key order); ``splits`` int8 [N] is what the source says.
 
-    Raises LeakError where the source puts one slide or patient into two splits, ConfigError where carving is impossible.
+    Raises LeakError where the source puts one slide or patient into two splits, ConfigError where carving is
+    impossible.
     """
     codes = splits[kept]
     slides = listing.slides.codes[kept]
