@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from sentinode.data.manifest import Manifest
 from sentinode.evaluation.cautions import percent
@@ -10,11 +11,18 @@ from sentinode.evaluation.model_facts import ModelFacts
 from sentinode.experiment import RunRecord
 from sentinode.models.families import build_model
 
+_WEIGHTS: Final = {
+    "none": "The weights",
+    "ema": "The exponential moving average of the weights at the end",
+    "swa": "The average of the weights of the last epochs, as it was at the end",
+}
+
 
 def facts_of(record: RunRecord, manifest: Manifest, run: str, licence: str = "") -> ModelFacts:
     """What is known of a run's model and data; ``run`` is its URL."""
     experiment, train = record.experiment, record.experiment.train
     augment = {name: value for name, value in experiment.augment.model_dump(mode="json").items() if value}
+    mixed = _told({name: value for name, value in train.mix.model_dump(mode="json").items() if value})
     net = build_model(experiment.model, pretrained=False)
     parameters = sum(p.numel() for p in net.parameters() if p.requires_grad)
     preprocess = experiment.preprocess
@@ -27,8 +35,8 @@ def facts_of(record: RunRecord, manifest: Manifest, run: str, licence: str = "")
         f"{' Averaged over eight symmetries.' if experiment.tta else ''}",
         training=f"{train.optimizer}, learning rate {train.lr:g} ({train.schedule}), up to {train.epochs} epochs, "
         f"batch {train.batch_size}, class weights {train.class_weights}, seed {train.seed}; augmentation: "
-        f"{', '.join(f'{name} {value}' for name, value in augment.items()) or 'none'}.",
-        selection="The weights of the best validation epoch.",
+        f"{_told(augment) or 'none'}{mixed and f'; mixing: {mixed}'}.",
+        selection=f"{_WEIGHTS[train.averaging.kind]} of the epoch that was best on validation, by {train.best_by}.",
         dataset=f"{manifest.dataset} (read as {manifest.source})",
         splits={name.value: _split(manifest, name.value) for name in manifest.splits},
         dropped=_dropped(manifest),
@@ -51,6 +59,10 @@ def facts_of_file(url: str, reference: str | None, patches: Mapping[str, int]) -
         manifest_digest="unknown",
         run=url,
     )
+
+
+def _told(settings: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 def _split(manifest: Manifest, split: str) -> str:

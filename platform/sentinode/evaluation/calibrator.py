@@ -1,8 +1,9 @@
 """From logit to probability: calibrators fitted on validation, and the correction for another prevalence.
 
 Temperature (Guo et al. 2017, arXiv:1706.04599) and Platt scaling (Platt 1999) minimise the log loss by Newton's
-method; isotonic regression pools adjacent violators (Ayer et al. 1955) and joins the centres of the pools by
-straight lines, so that it makes few new ties (centred isotonic regression, Oron and Flournoy 2017).
+method, of Platt's smoothed targets where the classes are separate; isotonic regression pools adjacent violators (Ayer
+et al. 1955) and joins the centres of the pools by straight lines, so that it makes few new ties (centred isotonic
+regression, Oron and Flournoy 2017).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ CalibrationMethod = Literal["identity", "temperature", "platt", "isotonic"]
 FloatArray = NDArray[np.float64]
 
 LIMIT_SLOPE = 100.0
-"""Separable patches would drive the slope to infinity, all probabilities to 0 and 1."""
+"""Logits that nearly tell the classes apart would drive the slope to where all probabilities are 0 or 1."""
 _STEPS = 100
 
 
@@ -95,7 +96,7 @@ def fit(kind: CalibrationMethod, labels_N: ArrayLike, logits_N: ArrayLike) -> Ca
         )
     if kind == "isotonic":
         return Calibration(kind=kind, knots=_isotonic(labels, logits))
-    a, b = _newton(labels, logits, with_shift=kind == "platt")
+    a, b = _newton(_targets(labels, logits), logits, with_shift=kind == "platt")
     return Calibration(kind=kind, a=a, b=b)
 
 
@@ -103,6 +104,18 @@ def sigmoid(logits: FloatArray) -> FloatArray:
     """The logistic function, without overflow at either end."""
     e = np.exp(-np.abs(logits))
     return np.asarray(np.where(logits >= 0, 1.0, e) / (1.0 + e), np.float64)
+
+
+def _targets(labels_N: FloatArray, logits_N: FloatArray) -> FloatArray:
+    """The labels or, where a threshold tells the classes apart, what Platt puts in their place.
+
+    Labels would then drive the slope as far as it can go: probabilities of 0 and 1, equal for patches that differ.
+    """
+    tumour = labels_N == 1
+    if logits_N[tumour].min() <= logits_N[~tumour].max():
+        return labels_N
+    tumours, negatives = int(tumour.sum()), int((~tumour).sum())
+    return np.where(tumour, (tumours + 1) / (tumours + 2), 1 / (negatives + 2))
 
 
 def _newton(labels_N: FloatArray, logits_N: FloatArray, with_shift: bool) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from sentinode.evaluation.operating_point import OperatingPoint
@@ -31,6 +32,11 @@ def percent(share: float | None, digits: int = 1) -> str:
     return f"{text}{UNIT}"
 
 
+def aim(share: float) -> str:
+    """``98 %``, and ``97.5 %`` of what is not whole."""
+    return percent(share, 0 if math.isclose(100 * share, round(100 * share)) else 1)
+
+
 def interval(e: Estimate | Resampled, as_percent: bool = True) -> str:
     """``97.9–99.3 %`` or ``0.912–0.934``; words where there is none."""
     if e.low is None or e.high is None:
@@ -38,6 +44,12 @@ def interval(e: Estimate | Resampled, as_percent: bool = True) -> str:
     if as_percent:
         return f"{percent(e.low).removesuffix(UNIT)}–{percent(e.high)}"
     return f"{e.low:.3f}–{e.high:.3f}"
+
+
+def _of_100(share: float) -> str:
+    """A whole number, unless that would be all or none without being so."""
+    whole = 0 < round(100 * share) < 100 or share in (0, 1)
+    return f"{100 * share:.0f}" if whole else percent(share).removesuffix(UNIT)
 
 
 def summary(result: SplitResult, point: OperatingPoint, level: float) -> str:
@@ -51,7 +63,7 @@ def summary(result: SplitResult, point: OperatingPoint, level: float) -> str:
             "negative), from which discrimination cannot be estimated."
         )
     return (
-        f"Of 100 negative {name} patches, {100 * spared.value:.0f} need not be read at the {point.name} "
+        f"Of 100 negative {name} patches, {_of_100(spared.value)} need not be read at the {point.name} "
         f"threshold ({percent(level, 0)} interval {interval(spared)}), and {percent(found.value)} of the "
         f"tumour patches are found ({interval(found)}). Shown one tumour and one negative patch, the model "
         f"ranks them rightly {percent(auroc.value)} of the time (AUROC {auroc.value:.3f}, "

@@ -73,7 +73,7 @@ def _of_model(report: EvaluationReport, facts: ModelFacts) -> dict[Answer, str]:
         "imbalance": facts.training and f"{facts.training} {calibration(report.calibration)}",
         "stored": f"Yes: the probability of each patch, by its key, and all figures lie with {facts.run}; "
         "a repeated use of the test split is counted.",
-        "disjoint": _disjoint(report.headline),
+        "disjoint": facts.dataset and _disjoint(report.headline),
         "code": facts.code
         and f"Code {facts.code}; run {facts.run}; weights {report.model_digest[:16]}"
         + (f", licence {facts.licence}." if facts.licence else "."),
@@ -114,7 +114,9 @@ def _of_figures(report: EvaluationReport) -> dict[Answer, str]:
         "results": f"{_results(report)} {_calibration(report)}",
         "cross_table": _cross_table(report),
         "prevalence": f"{percent(result.positives / result.patches)} of the patches are tumour, as sampled.",
-        "no_update": "None: model, calibration and thresholds stay as they were before the evaluation.",
+        "no_update": "None: model, calibration and thresholds stay as they were before the evaluation."
+        if report.test is not None
+        else "Calibration and thresholds were chosen on the patches that they are measured on.",
         "limitations": " ".join(report.warnings),
         "implications": f"{report.notice} {test_uses(report)}",
     }

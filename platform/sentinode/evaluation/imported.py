@@ -18,11 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from sentinode.errors import EvaluationError
+from sentinode.evaluation.calibrator import FloatArray
 from sentinode.evaluation.predictions import UNLABELLED, Predictions
 
 NO_MANIFEST = "unknown"
 EDGE = 1e-12
-"""Probabilities of 0 and 1 get the logit of this distance from them: calibration needs finite logits."""
+"""Probabilities of 0 and 1 get the logit of this distance from them, or one beyond those of all others: calibration
+needs finite logits."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,25 @@ def predictions_from_csv(
             "give probabilities, not logits",
         )  # fmt: skip
     told = [known[i] for i in ids]
-    inner = np.clip(p, EDGE, 1 - EDGE)
     return Predictions(
         keys=np.asarray(ids, np.str_),
         slides=np.asarray([r.slide for r in told], object),
         centres=np.asarray([r.centre for r in told], object),
         labels=np.asarray([r.label for r in told]),
         splits=np.asarray([r.split or "test" for r in told], np.str_),
-        logits=np.log(inner) - np.log1p(-inner),
+        logits=_logits(p),
         probabilities=p,
         model_digest=hashlib.sha256(data).hexdigest(),
         manifest_digest=NO_MANIFEST,
     )
+
+
+def _logits(probabilities_N: FloatArray) -> FloatArray:
+    with np.errstate(divide="ignore"):
+        logits = np.log(probabilities_N) - np.log1p(-probabilities_N)
+    inner = np.abs(logits[np.isfinite(logits)]).max(initial=0.0)
+    farthest = max(inner + np.log(2), np.log1p(-EDGE) - np.log(EDGE))
+    return np.asarray(np.clip(logits, -farthest, farthest), np.float64)
 
 
 def reference_from_csv(data: bytes, where: str) -> dict[str, Reference]:

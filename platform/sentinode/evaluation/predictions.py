@@ -226,10 +226,16 @@ def _check(p: Predictions) -> None:
 def _check_file(table: Any, where: str) -> dict[str, str]:
     """The file's metadata, once columns, types and version are known to be right."""
     remedy = "predict again with this release; predictions of other systems come as CSV (id,probability)"
-    metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    metadata = {
+        k.decode(errors="replace"): v.decode(errors="replace")
+        for k, v in (table.schema.metadata or {}).items()
+    }
     version = metadata.get("sentinode.schema_version")
     if version != str(SCHEMA_VERSION):
         raise EvaluationError(f"{where} has schema version {version}", f"version {SCHEMA_VERSION}", remedy)
+    for name in ("sentinode.model_digest", "sentinode.manifest_digest"):
+        if name not in metadata:
+            raise EvaluationError(f"{where} does not say its {name}", "the file as it was written", remedy)
     for name, kind in _COLUMNS.items():
         if name not in table.column_names:
             raise EvaluationError(f"{where} has no column {name}", ", ".join(_COLUMNS), remedy)

@@ -135,6 +135,7 @@ def environment(*folders: Path) -> jinja2.Environment:
     )
     environment.filters |= {
         "percent": cautions.percent,
+        "aim": cautions.aim,
         "interval": cautions.interval,
         "first_up": lambda text: text[:1].upper() + text[1:],
         "count": lambda n: f"{n:,}".replace(",", "\u202f"),

@@ -50,7 +50,7 @@ def model_card(report: EvaluationReport, facts: ModelFacts) -> str:
         ),
         "## Data",
         f"{facts.dataset or 'Data set not reported'}, manifest `{facts.manifest_digest}`. Compared with "
-        f"{facts.reference}. {facts.dropped}",
+        f"{_plain(facts.reference)}. {facts.dropped}",
         _table(("Split", "Patches"), list(facts.splits.items())),
         f"## Figures, with {percent(report.config.level, 0)} intervals",
         test_uses(report),
@@ -63,7 +63,7 @@ def model_card(report: EvaluationReport, facts: ModelFacts) -> str:
         "## Probabilities",
         " ".join(filter(None, (calibration(report.calibration), shifted))),
         "## Limits",
-        "\n".join(f"- {limit}" for limit in limits),
+        "\n".join(f"- {_plain(limit)}" for limit in limits),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -136,4 +136,4 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _plain(text: str) -> str:
     """One line, with what a table of Markdown or a browser would take for markup made harmless."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return " ".join(text.splitlines()).replace("|", "\\|").replace("<", "&lt;")

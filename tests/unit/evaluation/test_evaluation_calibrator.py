@@ -69,8 +69,11 @@ def test_calibration_lowers_the_error_and_keeps_the_order(kind: str) -> None:
 
 
 def test_separable_patches_do_not_run_away() -> None:
-    found = fit("temperature", [0, 0, 1, 1], [-2.0, -1.0, 1.0, 2.0])
-    assert 1 < found.a <= LIMIT_SLOPE
+    labels = np.arange(120) % 2
+    logits = np.where(labels, 4.0, -4.0) + np.random.default_rng(0).normal(0, 1, 120)
+    for kind in ("temperature", "platt"):
+        # Targets of 61/62 and 1/62: a logit of 4 at the least.
+        assert 0.8 < fit(kind, labels, logits).a < 1.3  # type: ignore[arg-type]
     assert fit("temperature", [0, 1], [0.0, 0.0]).a == 1.0
     # Reversed logits cannot be mended by a positive slope.
     assert fit("temperature", [1, 0], [-1.0, 1.0]).a == 1 / LIMIT_SLOPE

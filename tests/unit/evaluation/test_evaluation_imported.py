@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sentinode.errors import EvaluationError
+from sentinode.evaluation.calibrator import Calibration
 from sentinode.evaluation.imported import Reference, predictions_from_csv, reference_from_csv
 
 LABELS = {"a": Reference(1, "s1", "c"), "b": Reference(0, "s1"), "c": Reference(-1)}
@@ -20,6 +21,18 @@ def test_a_table_with_its_own_labels() -> None:
     assert found.logits[0] == pytest.approx(np.log(3))
     assert np.isfinite(found.logits).all()
     assert len(found.model_digest) == 64
+
+
+def test_probabilities_next_to_0_and_1_keep_their_order() -> None:
+    given = [0.0, 1e-300, 1e-20, 1e-13, 0.5, 1 - 1e-13, 1 - 1e-15, 1.0]
+    table = "id,probability,label\n" + "".join(f"{i},{p!r},{i % 2}\n" for i, p in enumerate(given))
+    read = predictions_from_csv(table.encode(), "theirs.csv")
+    assert np.isfinite(read.logits).all()
+    assert (np.diff(read.logits) > 0).all()
+    again = read.calibrated(Calibration())
+    np.testing.assert_allclose(again.probabilities[1:], given[1:], rtol=1e-12)
+    # A 0 that stands for a rounded probability does not lie hundreds of logits away.
+    assert predictions_from_csv(b"id,probability,label\na,0,0\nb,0.2,1\n", "x").logits[0] > -30
 
 
 def test_a_kaggle_submission_meets_its_reference() -> None:

@@ -118,6 +118,8 @@ def test_files_that_are_no_predictions_are_refused() -> None:
     for data, word in [
         (rewritten(table.drop_columns(["slide"])), "no column slide"),
         (rewritten(table.replace_schema_metadata(None)), "schema version None"),
+        (rewritten(table.replace_schema_metadata({"sentinode.schema_version": "1"})), "model_digest"),
+        (rewritten(table.replace_schema_metadata({b"\xff": b"\xff"})), "schema version None"),
         (rewritten(table.set_column(position, "label", pa.array(["1"] * 4))), "column label is string"),
         (rewritten(table.set_column(position, "label", pa.array([1, None, 0, 0], pa.int8()))), "empty cells"),
     ]:

@@ -60,6 +60,9 @@ def test_text_of_others_is_no_markup(report: EvaluationReport) -> None:
     card = model_card(report, FACTS)
     assert "# Model card: first on &lt;pcam> \\| small\n" in card
     assert "<pcam>" not in checklists(report, FACTS)
+    hostile = report.model_copy(update={"warnings": ("lowest: <img src=x>\n# Heading",)})
+    card = model_card(hostile, FACTS.model_copy(update={"reference": "<b>\n# Heading"}))
+    assert not [markup for markup in ("<img", "<b>", "\n# Heading") if markup in card]
 
 
 def test_every_table_row_has_as_many_cells_as_its_head(report: EvaluationReport) -> None:
@@ -101,7 +104,9 @@ def test_what_is_known_is_filled_in_and_the_rest_is_not_reported(report: Evaluat
 
 
 def test_an_answer_that_is_not_known_is_left_out(report: EvaluationReport) -> None:
-    unknown = FACTS.model_copy(update={"training": ""})
-    assert "training" not in answers(report, unknown)
+    unknown = FACTS.model_copy(update={"training": "", "dataset": ""})
+    assert not {"training", "disjoint"} & answers(report, unknown).keys()
+    assert "stay as they were" in answers(report, FACTS)["no_update"]
     by_slide = evaluate(make_predictions(800, "valid", 1, slides=4), None, EvaluationConfig(resamples=100))
     assert "by slide" in answers(by_slide, FACTS)["variability"]
+    assert "chosen on the patches" in answers(by_slide, FACTS)["no_update"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from evaluation_parts import make_predictions
 
-from sentinode.evaluation import report_words
+from sentinode.evaluation import cautions, report_words
 from sentinode.evaluation.calibrator import Calibration
 from sentinode.evaluation.predictions import Predictions
 from sentinode.evaluation.report import EvaluationConfig, EvaluationReport, evaluate
@@ -123,3 +123,21 @@ def test_both_intervals_of_auroc_and_the_glossary_are_shown(page: str) -> None:
     assert "AUROC (DeLong)" in page
     for term, _ in report_words.GLOSSARY:
         assert term.replace("'", "&#39;") in page
+
+
+def test_shares_are_not_rounded_to_what_they_are_not() -> None:
+    assert [cautions.aim(share) for share in (0.98, 0.975, 0.995)] == [
+        f"{text}{cautions.UNIT}" for text in ("98", "97.5", "99.5")
+    ]
+    result = evaluate(VALID, None, QUICK).valid
+    point = result.points["screening"]
+
+    def said(specificity: float) -> str:
+        spared = point.measures["specificity"].model_copy(update={"value": specificity})
+        at = point.model_copy(update={"measures": {**point.measures, "specificity": spared}})
+        shown = result.model_copy(update={"points": {"screening": at}})
+        return cautions.summary(shown, evaluate(VALID, None, QUICK).operating_points[0], 0.95).split(" need")[
+            0
+        ]
+
+    assert [said(s).rsplit(" ", 1)[-1] for s in (0.4, 0.9961, 0.001, 1.0)] == ["40", "99.6", "0.1", "100"]
