@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 from pydantic import model_validator
 
-from sentinode.commands.evaluate_keep import REPORT_HTML, keep_texts, measure, refuse_early, refuse_run
+from sentinode.commands.evaluate_keep import (
+    REPORT_HTML,
+    counting_store,
+    keep_texts,
+    measure,
+    refuse_early,
+    refuse_run,
+)
 from sentinode.commands.evaluate_slides import run_slides
 from sentinode.commands.predictions_input import read_predictions
 from sentinode.commands.report_facts import facts_of, facts_of_file
@@ -122,8 +129,8 @@ def evaluate_file(config: EvaluateCommand, url: str) -> tuple[EvaluationReport, 
     patches that are measured, and the report warns of it. Raises EvaluationError, ConfigError.
     """
     found = read_predictions(url, config.reference)
-    counted = open_parent(url)[0]
-    store = counted if config.out is None else open_store(config.out)
+    counted = counting_store(url)
+    store = open_parent(url)[0] if config.out is None else open_store(config.out)
     refuse_run(store)
     names = sorted(set(found.splits.tolist()) - {Split.TRAIN.value, Split.UNLABELLED.value})
     if len(names) > 2 or (len(names) == 2 and Split.VALID.value not in names):

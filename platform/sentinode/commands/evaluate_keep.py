@@ -14,7 +14,7 @@ from sentinode.evaluation.report_markdown import checklists, model_card
 from sentinode.evaluation.split_use import check_test_use, keep_test_use
 from sentinode.experiment import RUN_KEY
 from sentinode.schema import Split
-from sentinode.storage import Store
+from sentinode.storage import Store, open_parent
 
 REPORT_JSON: Final = "report.json"
 REPORT_HTML: Final = "report.html"
@@ -63,6 +63,15 @@ def refuse_early(run: Store, model_digest: str, manifest_digest: str, again: boo
         return
     if (kept.model_digest, kept.manifest_digest) == (model_digest, manifest_digest):
         check_test_use(run, kept, again)
+
+
+def counting_store(url: str) -> Store:
+    """Where the measurements of the file at ``url`` are counted: in its folder, or in the run whose own file it is."""
+    folder = open_parent(url)[0]
+    if folder.url.endswith("/predictions"):
+        run = open_parent(folder.url)[0]
+        return run if run.stat(RUN_KEY) is not None else folder
+    return folder
 
 
 def refuse_run(out: Store) -> None:

@@ -99,6 +99,22 @@ def test_another_folder_for_the_report_does_not_reset_the_count(tmp_path: Path) 
     assert not (tmp_path / "b").exists()
 
 
+def test_the_predictions_of_a_run_are_counted_in_the_run(tmp_path: Path) -> None:
+    run = open_store(str(tmp_path))
+    mine = read_predictions(table(tmp_path))
+    test = mine.select(mine.splits == "test")
+    test.write(run, "predictions/test.parquet")
+    url = str(tmp_path / "predictions" / "test.parquet")
+    config = EvaluateCommand(predictions=url, evaluation=QUICK, again=True)
+    assert evaluate_file(config, url)[0].test_uses == 1, "a folder of that name, but of no run"
+    run.put("run.json", b"{}")
+    keep_test_use(run, check_test_use(run, test, again=False))
+    with pytest.raises(ConfigError, match="--again"):
+        evaluate_step.run(config.model_copy(update={"again": False}))
+    assert evaluate_file(config, url)[0].test_uses == 2
+    assert run.stat("report.json") is None, "the report stays with the file"
+
+
 def test_a_file_beside_a_run_leaves_the_report_of_the_run_alone(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
