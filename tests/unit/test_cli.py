@@ -136,6 +136,7 @@ def test_dry_run_prints_the_resolved_configuration(capsys: pytest.CaptureFixture
             ("serve", "--registry", "r", "--bundle", "b", "--port", "70000"),
             "error: --port is 70000 expected: less than or equal to 65535",
         ),
+        (("evaluate", "--run", "r", "--out", "o", "--dry-run"), "error: out does not go with run, only data"),
         (("evaluate", "--slides", "s"), "error: slides are measured against a reference"),
     ],
 )

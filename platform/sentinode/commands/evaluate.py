@@ -8,14 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import model_validator
 
-from sentinode.commands.evaluate_keep import (
-    REPORT_HTML,
-    counting_store,
-    keep_texts,
-    measure,
-    refuse_early,
-    refuse_run,
-)
+from sentinode.commands.evaluate_keep import REPORT_HTML, keep_texts, measure, places, refuse_early
 from sentinode.commands.evaluate_slides import run_slides
 from sentinode.commands.predictions_input import read_predictions
 from sentinode.commands.report_facts import facts_of, facts_of_file
@@ -36,11 +29,17 @@ from sentinode.experiment import RunRecord, load_detector
 from sentinode.logs import ProgressCallback, progress_bars
 from sentinode.models.preprocess import Detector
 from sentinode.schema import Split
-from sentinode.storage import Store, StoreUrl, open_parent, open_store
+from sentinode.storage import Store, StoreUrl, open_store
 from sentinode.training.checkpoint import load_history
 
 log = logging.getLogger(__name__)
 SUBMISSION = "submission.csv"
+_GO_WITH = {
+    "run": ("data", "again", "evaluation", "lesion_sizes"),
+    "predictions": ("reference", "out", "again", "evaluation", "lesion_sizes"),
+    "slides": ("reference", "registry", "point", "slide_model", "slide_evaluation", "out"),
+}
+"""Settings that each input takes; one that would go unheard is refused."""
 
 
 class EvaluateCommand(Frozen):
@@ -84,6 +83,13 @@ class EvaluateCommand(Frozen):
             raise ValueError("give one of run, predictions and slides")
         if self.slides is not None and self.reference is None:
             raise ValueError("slides are measured against a reference: give its folder")
+        (source,) = (name for name in _GO_WITH if getattr(self, name) is not None)
+        for name, field in EvaluateCommand.model_fields.items():
+            if (
+                name not in {source, "ray_address", *_GO_WITH[source]}
+                and getattr(self, name) != field.default
+            ):
+                raise ValueError(f"{name} does not go with {source}, only {', '.join(_GO_WITH[source])}")
         return self
 
 
@@ -129,9 +135,7 @@ def evaluate_file(config: EvaluateCommand, url: str) -> tuple[EvaluationReport, 
     patches that are measured, and the report warns of it. Raises EvaluationError, ConfigError.
     """
     found = read_predictions(url, config.reference)
-    counted = counting_store(url)
-    store = open_parent(url)[0] if config.out is None else open_store(config.out)
-    refuse_run(store)
+    store, counted = places(url, config.out)
     names = sorted(set(found.splits.tolist()) - {Split.TRAIN.value, Split.UNLABELLED.value})
     if len(names) > 2 or (len(names) == 2 and Split.VALID.value not in names):
         raise ConfigError(f"{url} holds the splits {', '.join(names)}", "valid and one other, or one split")

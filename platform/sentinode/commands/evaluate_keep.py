@@ -14,7 +14,7 @@ from sentinode.evaluation.report_markdown import checklists, model_card
 from sentinode.evaluation.split_use import check_test_use, keep_test_use
 from sentinode.experiment import RUN_KEY
 from sentinode.schema import Split
-from sentinode.storage import Store, open_parent
+from sentinode.storage import Store, open_parent, open_store
 
 REPORT_JSON: Final = "report.json"
 REPORT_HTML: Final = "report.html"
@@ -65,23 +65,24 @@ def refuse_early(run: Store, model_digest: str, manifest_digest: str, again: boo
         check_test_use(run, kept, again)
 
 
-def counting_store(url: str) -> Store:
-    """Where the measurements of the file at ``url`` are counted: in its folder, or in the run whose own file it is."""
-    folder = open_parent(url)[0]
-    if folder.url.endswith("/predictions"):
-        run = open_parent(folder.url)[0]
-        return run if run.stat(RUN_KEY) is not None else folder
-    return folder
+def places(url: str, out_url: str | None) -> tuple[Store, Store]:
+    """Where the report on the file of predictions at ``url`` goes, and where its measurements are counted.
 
-
-def refuse_run(out: Store) -> None:
-    """A run's folder keeps the run's own report, which promote seals. Raises ConfigError where ``out`` is one."""
+    Both are the file's folder, unless ``out_url`` names another for the report; those of a run's own file are counted
+    in the run. Raises ConfigError where the report would take the place of a run's own, which promote seals.
+    """
+    counted = open_parent(url)[0]
+    out = counted if out_url is None else open_store(out_url)
     if out.stat(RUN_KEY) is not None:
         raise ConfigError(
             f"{out.url} holds a run, whose report this one would overwrite",
             "a folder of its own for the report on a file of predictions",
             "give --out another folder",
         )
+    if counted.url.endswith("/predictions"):
+        run = open_parent(counted.url)[0]
+        counted = run if run.stat(RUN_KEY) is not None else counted
+    return out, counted
 
 
 def keep_texts(store: Store, report: EvaluationReport, facts: ModelFacts) -> None:

@@ -99,6 +99,22 @@ def test_another_folder_for_the_report_does_not_reset_the_count(tmp_path: Path) 
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "strange"),
+    [
+        ({"run": "r", "out": "o"}, "out does not go with run"),
+        ({"run": "r", "reference": "data"}, "reference does not go with run"),
+        ({"predictions": "p.csv", "data": "data"}, "data does not go with predictions"),
+        ({"predictions": "p.csv", "point": "high"}, "point does not go with predictions"),
+        ({"slides": "s", "reference": "x", "evaluation": QUICK}, "evaluation does not go with slides"),
+        ({"slides": "s", "reference": "x", "again": True}, "again does not go with slides"),
+    ],
+)
+def test_a_setting_that_would_go_unheard_is_refused(given: dict[str, object], strange: str) -> None:
+    with pytest.raises(ValidationError, match=strange):
+        EvaluateCommand.model_validate(given)
+
+
 def test_the_predictions_of_a_run_are_counted_in_the_run(tmp_path: Path) -> None:
     run = open_store(str(tmp_path))
     mine = read_predictions(table(tmp_path))
