@@ -127,10 +127,11 @@ def test_patient_on_both_sides_of_the_sources_splits(tmp_path: Path) -> None:
     [
         ("patient_{0:03d}_node_{1}", ["802272df", "591200b5", "f4389449"]),
         ("slide_{0}_{1}", ["7d8c00f4", "80dd7fe8", "47781ae7"]),
+        ("", ["5af11827", "f7a3cea6", "5af11827"]),
     ],
 )
 def test_carved_splits_stay_what_they_were(tmp_path: Path, slide: str, digests: list[str]) -> None:
-    """Where all patches have a patient, or none has one."""
+    """Where all patches have a patient, none has one, or nothing is known."""
     slides = [slide.format(i // 20, i // 10 % 2) for i in range(240)]
     write_pcam(tmp_path, "train", noise_patches(240), balanced(240), slides)
     assembly, _ = run(tmp_path)
@@ -147,11 +148,30 @@ def test_few_unknown_slides_stay_in_train_with_a_warning(tmp_path: Path) -> None
     assert manifest.warnings == ("5 patches have no slide and stay in train",)
 
 
-def test_many_unknown_slides_mean_content_hash(tmp_path: Path) -> None:
+def test_of_many_unknown_slides_the_known_ones_are_not_divided(tmp_path: Path) -> None:
     slides_pcam(tmp_path, unknown=60)
-    _, manifest = run(tmp_path)
+    assembly, manifest = run(tmp_path)
     assert manifest.splits[Split.VALID].origin == "carved by content hash"
-    assert manifest.warnings == ("only 50% of the patches have a slide: split by content hash, not by slide",)
+    assert manifest.warnings == (
+        "only 50% of the patches have a slide: the others are split by content hash",
+    )
+    slides = assembly.listing.slides.codes
+    sides = [set(slides[order].tolist()) for order in assembly.assignment.order.values()]
+    assert all(-1 in side for side in sides)
+    assert sum(len(side - {-1}) for side in sides) == len(set.union(*sides) - {-1}) == 6
+
+
+@pytest.mark.parametrize("unknown", [20, 118, 119])
+def test_what_is_too_little_to_be_divided_stays_in_train(tmp_path: Path, unknown: int) -> None:
+    """First two negatives and 18 tumour patches without a slide; then two patches, or one, with a slide."""
+    labels = [int(i > 1) for i in range(20)] + balanced(100)
+    slides = [""] * unknown + [f"slide_{i // 10}" for i in range(120 - unknown)]
+    write_pcam(tmp_path, "train", noise_patches(120), labels, slides)
+    assembly, manifest = run(tmp_path)
+    assert all(min(summary.class_counts) > 0 for summary in manifest.splits.values())
+    slides_of = assembly.listing.slides.codes
+    outside = np.concatenate([assembly.assignment.order[s] for s in (Split.VALID, Split.TEST)])
+    assert ((slides_of[outside] == -1) == (unknown > 20)).all()
 
 
 def test_slide_on_both_sides_of_the_sources_splits(tmp_path: Path) -> None:

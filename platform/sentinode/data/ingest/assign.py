@@ -1,4 +1,4 @@
-"""Give every patch that is kept its split: the source's own, else by slide or patient, else by content
+"""Give every patch that is kept its split: the source's own, else by patient or slide, else by content
 hash."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sentinode.data.ingest.carve import carve_by_content, carve_by_group
+from sentinode.data.ingest.carve import carve_by_both, carve_by_group
 from sentinode.data.ingest.config import IngestConfig
 from sentinode.data.ingest.split import Indices, Int8s
 from sentinode.data.sources.base import SPLITS, UNKNOWN, Column, Listing
@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 Origin = Literal["source", "carved by slide", "carved by content hash"]
 
 SLIDES_NEEDED: Final = 0.9
-"""Share of patches whose slide is known from which on splits are carved by slide; the others stay train."""
+"""Share of patches whose slide is known from which on splits are carved by slide; the others stay train.
+With less, the others are carved by content."""
 
 _CODE = {split: code for code, split in enumerate(SPLITS)}
 _LEAKS_SHOWN = 10
@@ -64,27 +65,21 @@ def assign_splits(
         codes[pool] = _CODE[Split.TRAIN]
         origin.setdefault(Split.TRAIN, by)
     if len(pool) and fractions:
-        chosen = kept[pool]
-        if by == "carved by slide":
-            groups = _groups(listing)
-            masks = carve_by_group(
-                groups.codes[chosen], groups.names, labels[chosen], fractions, config.split_seed
-            )
-        else:
-            masks = carve_by_content(keys[chosen], labels[chosen], fractions, config.split_seed)
+        chosen, groups = kept[pool], _groups(listing)
+        of = (groups.codes[chosen], groups.names, labels[chosen], fractions, config.split_seed)
+        masks = carve_by_group(*of) if by == "carved by slide" else carve_by_both(keys[chosen], *of)
         for split, mask in masks.items():
             codes[pool[mask]] = _CODE[split]
             origin[split] = by
-    if "carved by content hash" not in origin.values():
-        _check_leaks("slides", listing.slides, kept[labelled], codes[labelled])
-        _check_leaks("patients", listing.patients, kept[labelled], codes[labelled])
+    _check_leaks("slides", listing.slides, kept[labelled], codes[labelled])
+    _check_leaks("patients", listing.patients, kept[labelled], codes[labelled])
     unknown = int((slides[pool] == UNKNOWN).sum())
     warnings = (
         [f"{unknown} patches have no slide and stay in train"] if unknown and by == "carved by slide" else []
     )
     if unknown and 0 < share_known < SLIDES_NEEDED:
         warnings = [
-            f"only {share_known:.0%} of the patches have a slide: split by content hash, not by slide"
+            f"only {share_known:.0%} of the patches have a slide: the others are split by content hash"
         ]
     return Assignment(
         order={split: kept[codes == code] for split, code in _CODE.items() if (codes == code).any()},

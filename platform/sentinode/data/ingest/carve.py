@@ -1,5 +1,5 @@
-"""Carve the splits that a source lacks out of its training patches: by slide (or patient), else by content
-hash."""
+"""Carve the splits that a source lacks out of its training patches: by slide (or patient), by content hash, or the
+ones by slide and the others by content."""
 
 from __future__ import annotations
 
@@ -70,6 +70,38 @@ def carve_by_group(
             )
         free = [g for g in free if g not in set(chosen)]
         masks[split] = np.isin(groups, chosen)
+    return masks
+
+
+def carve_by_both(
+    keys: npt.NDArray[np.uint8],
+    groups: npt.NDArray[np.int32],
+    names: Sequence[str],
+    labels: Int8s,
+    fractions: Fractions,
+    seed: int,
+) -> dict[Split, npt.NDArray[np.bool_]]:
+    """Masks bool [N] of the carved splits: patches of a group by group, those without one (-1) by content.
+
+    Of the two, what is too few to be divided stays train. Raises ConfigError where a split then lacks a class.
+    """
+    known = groups >= 0
+    masks = {split: np.zeros(len(groups), bool) for split in fractions}
+    too_few = []
+    for part in (known, ~known):
+        try:
+            found = (
+                carve_by_group(groups[part], names, labels[part], fractions, seed)
+                if part is known
+                else carve_by_content(keys[part], labels[part], fractions, seed)
+            )
+        except ConfigError as error:
+            too_few.append(error)
+            continue
+        for split, mask in found.items():
+            masks[split][part] = mask
+    if too_few and any(len(np.unique(labels[mask])) < len(np.unique(labels)) for mask in masks.values()):
+        raise too_few[0]
     return masks
 
 
