@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,9 @@ from sentinode.schema import PATCH_PX
 
 Ids = npt.NDArray[np.int64]
 Patch = npt.NDArray[np.uint8]
+
+_FORMATS: Final = ("WEBP", "PNG", "TIFF", "JPEG", "BMP")
+"""What Pillow may take a member for, whatever its suffix says: it has others, such as EPS, which starts Ghostscript."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class OpenTar:
         suffix = IMAGE_SUFFIXES[self.suffixes[row]]
         try:
             decode_patch(data, suffix, out)
-        except (ValueError, OSError, SyntaxError, EOFError) as error:
+        except Exception as error:  # a damaged image makes decoders raise nearly anything
             raise IntegrityError(
                 f"sample {row} (.{suffix}) of shard {self.name} cannot be decoded: {error}",
                 f"an RGB image of {PATCH_PX}x{PATCH_PX} pixels",
@@ -135,7 +138,7 @@ class TarReader:
 
 
 def decode_patch(data: bytes, suffix: str, out: Patch) -> None:
-    """Decode an image file into ``out``, uint8 [96, 96, 3]; ValueError or OSError where it is no such one."""
+    """Decode an image file into ``out``, uint8 [96, 96, 3]. Raises nearly anything where it is no such one."""
     if suffix in ("jpg", "jpeg"):
         pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out)
         if pixels.shape != out.shape:
@@ -144,7 +147,10 @@ def decode_patch(data: bytes, suffix: str, out: Patch) -> None:
     if suffix == "npy":
         pixels = np.load(io.BytesIO(data), allow_pickle=False)
     else:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            # Before any pixel is decoded: kilobytes may hold gigapixels.
+            if image.size != (PATCH_PX, PATCH_PX):
+                raise ValueError(f"{image.size[0]}x{image.size[1]} pixels")
             pixels = np.asarray(image.convert("RGB"))
     if pixels.shape != out.shape or pixels.dtype != np.uint8:
         raise ValueError(f"{pixels.dtype} {list(pixels.shape)}")

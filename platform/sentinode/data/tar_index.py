@@ -17,6 +17,8 @@ IMAGE_SUFFIXES = ("npy", "jpg", "jpeg", "webp", "png", "tif", "tiff", "bmp")
 
 _CHECKSUM = slice(148, 156)
 _BLANK_CHECKSUM = sum(b" " * 8)
+_DIGITS = 20
+"""Of the length of a pax record, more than any has."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _members(tar: memoryview, where: str) -> Iterator[Member]:
         if start + size > len(tar):
             raise _cut(where, at)
         if kind == b"x":
-            long_name = _pax_path(bytes(tar[start : start + size])) or long_name
+            long_name = _pax_path(bytes(tar[start : start + size]), where, at) or long_name
         elif kind == b"L":
             long_name = bytes(tar[start : start + size]).rstrip(b"\0").decode(errors="replace")
         elif kind in (b"0", b"\0"):
@@ -96,10 +98,8 @@ def _size(header: bytes, where: str, at: int) -> int:
         size = int(header[124:136].strip(b" \0") or b"0", 8)
     except ValueError:
         stated, size = -1, 0
-    if stated != sum(header) - sum(header[_CHECKSUM]) + _BLANK_CHECKSUM:
-        raise IntegrityError(
-            f"{where} has no tar header at byte {at}", "a tar of samples", "restore or remake the shard"
-        )
+    if size < 0 or stated != sum(header) - sum(header[_CHECKSUM]) + _BLANK_CHECKSUM:
+        raise _no_header(where, at)
     return size
 
 
@@ -110,15 +110,26 @@ def _name(header: bytes) -> str:
     return f"{prefix}/{name}" if prefix and header[257:263] == b"ustar\0" else name
 
 
-def _pax_path(records: bytes) -> str | None:
+def _pax_path(records: bytes, where: str, at: int) -> str | None:
     """The ``path`` of a pax extended header: records ``<length> <key>=<value>\\n``."""
-    while records:
-        length, _, _ = records.partition(b" ")
-        record, records = records[: int(length)], records[int(length) :]
-        key, _, value = record[len(length) + 1 : -1].partition(b"=")
+    start = 0
+    while start < len(records):
+        length, space, _ = records[start : start + _DIGITS].partition(b" ")
+        end = start + int(length) if space and length.isdigit() else 0
+        # A record that does not even hold its own length would never come to an end.
+        if not start + len(length) < end <= len(records):
+            raise _no_header(where, at)
+        key, _, value = records[start + len(length) + 1 : end - 1].partition(b"=")
         if key == b"path":
             return value.decode(errors="replace")
+        start = end
     return None
+
+
+def _no_header(where: str, at: int) -> IntegrityError:
+    return IntegrityError(
+        f"{where} has no tar header at byte {at}", "a tar of samples", "restore or remake the shard"
+    )
 
 
 def _cut(where: str, at: int) -> IntegrityError:

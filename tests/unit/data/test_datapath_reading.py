@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import tarfile
+import zlib
 from contextlib import closing
 from pathlib import Path
 
@@ -216,14 +218,42 @@ def test_a_member_that_is_no_patch_is_named(tmp_path: Path, name: str, data: byt
         np.save(out, np.array([{"pickled": 1}], dtype=object), allow_pickle=True)
         data = out.getvalue()
     assert isinstance(data, bytes)
-    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+    with pytest.raises(IntegrityError, match=r"sample 0 \(\.\w+\) of shard x.tar cannot be decoded"):
+        read_one(tmp_path, name, data)
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """The head of a PNG, and the first bytes of its pixels."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head
+    return start + struct.pack(">II", zlib.crc32(head), 100) + b"IDAT"
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 96 96\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (EPS, "cannot identify"),
+        (png_of_size(8000, 8000), "8000x8000 pixels"),
+        (png_of_size(20_000, 9500), "190000000 pixels"),
+    ],
+)
+def test_neither_ghostscript_nor_a_bomb_is_started(tmp_path: Path, data: bytes, reason: str) -> None:
+    with pytest.raises(IntegrityError, match=f"cannot be decoded: .*{reason}"):
+        read_one(tmp_path, "a.png", data)
+
+
+def read_one(folder: Path, name: str, data: bytes) -> None:
+    """Read the one sample of a foreign shard, its image ``data``."""
+    with tarfile.open(folder / "x.tar", "w") as tar:
         for member, content in ((name, data), ("a.cls", b"1")):
             info = tarfile.TarInfo(member)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    store = open_store(str(tmp_path))
-    with pytest.raises(IntegrityError, match=r"sample 0 \(\.\w+\) of shard x.tar cannot be decoded"):
-        read_all(foreign_manifest(store, ["x.tar"]), store, np.array([0]))
+    store = open_store(str(folder))
+    read_all(foreign_manifest(store, ["x.tar"]), store, np.array([0]))
 
 
 def encoded(patch: np.ndarray, kind: str) -> bytes:

@@ -83,3 +83,34 @@ def test_a_changed_header_is_noticed(place: int, change: int) -> None:
 def test_a_member_that_comes_twice_is_an_error() -> None:
     with pytest.raises(IntegrityError, match="twice"):
         scan_tar(memoryview(tar_of([("a.npy", b"1"), ("a.npy", b"2")])), "x.tar")
+
+
+def header_of(size: bytes, kind: bytes) -> bytes:
+    """A header whose checksum is right, whatever it says."""
+    header = bytearray(tarfile.TarInfo("a/").tobuf(tarfile.USTAR_FORMAT))
+    header[124:136], header[156:157], header[148:156] = size.ljust(12, b"\0"), kind, b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "content",
+    [
+        header_of(b"-1000", b"5"),  # it led back to itself for ever
+        *(
+            header_of(b"%o" % len(record), b"x") + record.ljust(-(-len(record) // 512) * 512, b"\0")
+            for record in (
+                b"0 path=x\n",
+                b"2 path=x\n",
+                b"zz path=x\n",
+                b"99 path=x\n",
+                b"9" * 9000,
+                b"-9 path=x\n",
+            )
+        ),
+    ],
+)
+def test_a_length_that_cannot_be_is_an_error(content: bytes) -> None:
+    with pytest.raises(IntegrityError, match=r"x\.tar has no tar header at byte 0"):
+        scan_tar(memoryview(content + tar_of([("a.npy", b"1")])), "x.tar")
