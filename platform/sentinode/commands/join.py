@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class JoinConfig(Frozen):
     """Join data sets: each patch stays in its split, and what stands in two splits is refused.
 
-    Where two data sets say different things of a place on a slide, the later one counts: corrections come last.
+    Where two data sets label a place on a slide differently, the later one counts: corrections come last.
     """
 
     manifests: Positional[tuple[StoreUrl, ...]] = Field(min_length=2)

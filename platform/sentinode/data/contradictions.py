@@ -1,7 +1,9 @@
 """Places of slides of which data sets say different things, such as a tumour that was missed and then drawn.
 
 Pixels do not tell: the grids of two samplings lie differently, so no patch is equal to another. The label of a patch
-speaks of its central square; where such squares share an area, one of two labels is wrong.
+speaks of its central square: tumour if any pixel of it is. So two squares that share an area may both be right, the
+negative one with the healthy part of the other; the more they share, the less likely that is. Where the middle of one
+lies in the other, the earlier label is given up. It may have been right, and a wrong one that shares less stays.
 """
 
 from __future__ import annotations
@@ -19,8 +21,7 @@ from sentinode.data.sources.known import current_name
 from sentinode.schema import CENTRE_PX, PATCH_PX
 from sentinode.storage import Store
 
-_HAIR_PX: Final = 2
-"""Places are whole pixels of level 0, so squares side by side may seem to share that much."""
+_REACH_PX: Final = CENTRE_PX / 2
 
 
 class _Labelled(NamedTuple):
@@ -33,7 +34,7 @@ class _Labelled(NamedTuple):
 
 
 def find_contradicted(loaded: Sequence[tuple[Manifest, Store]]) -> dict[str, list[int]]:
-    """The rows to leave out of shards, by shard: where a later data set says the other thing of the slide's place.
+    """The rows to leave out of shards, by shard: those that a later data set may contradict, see above.
 
     Slides are told by their names, under any of which they go. Raises StoreError.
     """
@@ -42,9 +43,9 @@ def find_contradicted(loaded: Sequence[tuple[Manifest, Store]]) -> dict[str, lis
     for slide in {slide for one in found for slide in one}:
         standing: dict[tuple[int, int, int], list[_Labelled]] = defaultdict(list)
         for here in reversed([one[slide] for one in found if slide in one]):
-            wrong = {one for one in here if _is_contradicted(one, standing)}
+            doubtful = {one for one in here if _is_contradicted(one, standing)}
             for one in here:
-                if one in wrong:
+                if one in doubtful:
                     rows[one.shard].append(one.row)
                 else:
                     standing[one.label, *_bin(one)].append(one)
@@ -53,9 +54,8 @@ def find_contradicted(loaded: Sequence[tuple[Manifest, Store]]) -> dict[str, lis
 
 def _is_contradicted(one: _Labelled, standing: Mapping[tuple[int, int, int], Iterable[_Labelled]]) -> bool:
     column, row = _bin(one)
-    reach = CENTRE_PX - _HAIR_PX
     return any(
-        abs(one.x - other.x) < reach and abs(one.y - other.y) < reach
+        abs(one.x - other.x) < _REACH_PX and abs(one.y - other.y) < _REACH_PX
         for dx, dy in product((-1, 0, 1), repeat=2)
         for other in standing.get((1 - one.label, column + dx, row + dy), ())
     )

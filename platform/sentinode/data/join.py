@@ -16,7 +16,7 @@ from sentinode.schema import Split
 from sentinode.storage import Store, open_store
 
 JOINED = "joined"
-_RULES = 2
+_RULES = 3
 """Raised when the same data sets would be joined to another one."""
 UNCHECKED = "manifest.unchecked.json"
 REMEDY = "leave it out of one of the data sets, e.g. the corrections of slides that stand in test or valid"
@@ -25,10 +25,10 @@ REMEDY = "leave it out of one of the data sets, e.g. the corrections of slides t
 def join(urls: Sequence[str], dataset: str, out: str, progress: Callable[[int, int], None]) -> Manifest:
     """Copy the shards of the data sets at ``urls`` to ``out``, as the data set ``dataset``; splits stay what they are.
 
-    Where a later data set labels a place on a slide otherwise, the patches of the earlier ones are left out there, and
-    counted. The manifest is written last, once no patch, slide or patient stands in two splits and no patch has two
-    labels. A join that was killed goes on, and one that is there already is left as it is. ``progress``: shards done,
-    and of all.
+    Where a later data set labels a place on a slide otherwise, the patches of the earlier ones that it may contradict
+    are left out, and counted. The manifest is written last, once no patch, slide or patient stands in two splits and
+    no patch has two labels. A join that was killed goes on, and one that is there already is left as it is.
+    ``progress``: shards done, and of all.
     Raises ConfigError where the data sets do not go together or ``out`` holds another one, LeakError,
     LabelConflictError, StoreError.
     """
@@ -147,7 +147,8 @@ def _less(manifest: Manifest, shards: Sequence[ShardRecord]) -> Manifest:
             splits[split] = summary.model_copy(update={"samples": samples, "class_counts": counts})
     dropped = manifest.dropped.model_copy(update={"conflicting": manifest.dropped.conflicting + left_out})
     told = (
-        f"{left_out} patches of {manifest.dataset} lie where a later data set says the other thing: left out"
+        f"{left_out} patches of {manifest.dataset} may contradict a later data set, which labels their place "
+        "otherwise: left out"
     )
     return manifest.model_copy(
         update={

@@ -70,7 +70,7 @@ class Dropped(Frozen):
     """Exact duplicates over splits (kept in the split evaluated last: test, then valid, then train)."""
     conflicting: int = 0
     """Samples whose pixels carry two labels, left out by ``--on-conflict drop``; when data sets were joined, also those
-    whose place on a slide a later data set labels otherwise."""
+    whose place on a slide a later data set labels otherwise, so that they may be wrong."""
     bad: int = 0
     """Unreadable, corrupt or wrongly sized images, within ``--max-bad``."""
 

@@ -69,16 +69,18 @@ BASE = [
 
 
 @pytest.mark.parametrize("encoding", list(Encoding))
-def test_the_later_data_set_counts_where_centres_share_an_area(tmp_path: Path, encoding: Encoding) -> None:
-    drawn = [(10, 1, "tumor_001", 1050, 950), (11, 1, "tumor_001", 1000, 1000 + 2 * CELL_PX + 60)]
+def test_the_later_data_set_counts_where_one_middle_lies_in_the_others_centre(
+    tmp_path: Path, encoding: Encoding
+) -> None:
+    drawn = [(10, 1, "tumor_001", 1063, 937), (11, 0, "tumor_001", 1000, 1000 + 3 * CELL_PX + 60)]
     made, keys = joined(
         tmp_path, write(tmp_path, "base", BASE, encoding), write(tmp_path, "drawn", drawn, encoding)
     )
-    assert keys == [key(seed) for seed in (2, 3, 4, 10, 11)]
+    assert keys == [key(seed) for seed in (1, 2, 4, 10, 11)]
     train = made.splits[Split.TRAIN]
-    assert (train.samples, train.class_counts, train.slides) == (5, (2, 3), 2)
+    assert (train.samples, train.class_counts, train.slides) == (5, (4, 1), 2)
     assert made.dropped.conflicting == 2
-    assert made.warnings[1].startswith("2 patches of base lie where a later data set says the other thing")
+    assert made.warnings[1].startswith("2 patches of base may contradict a later data set")
     left, whole = (_members(tmp_path / place / made.shards[0].name) for place in ("both", "base"))
     assert len(left) < len(whole)
     assert left.items() <= whole.items()
@@ -92,7 +94,8 @@ def _members(path: Path) -> dict[str, bytes]:
 def test_what_lies_beside_or_says_the_same_stays(tmp_path: Path) -> None:
     base = write(tmp_path, "base", BASE)
     beside = [
-        (10, 1, "tumor_001", 1000 + 3 * CELL_PX - 1, 1000),  # by a pixel, as rounded places may
+        # Tumour in the half that it does not share with the negative, say: both are right.
+        (10, 1, "tumor_001", 1000 + 2 * CELL_PX + CELL_PX // 2, 1000),
         (11, 0, "tumor_001", 1010, 1010),
         (12, 1, "c", 1000, 1000),
     ]
@@ -104,7 +107,7 @@ def test_what_lies_beside_or_says_the_same_stays(tmp_path: Path) -> None:
 
 def test_of_three_the_last_counts_and_what_it_contradicts_contradicts_nothing(tmp_path: Path) -> None:
     urls = [
-        write(tmp_path, name, [(seed, label, "s", 1000 + 100 * seed, 1000)])
+        write(tmp_path, name, [(seed, label, "s", 1000 + 50 * seed, 1000)])
         for seed, (name, label) in enumerate((("first", 1), ("second", 0), ("third", 1)))
     ]
     _, keys = joined(tmp_path, *urls)
