@@ -24,8 +24,9 @@ from sentinode.bundle.onnx_model import OnnxModel
 from sentinode.bundle.verify import golden_difference
 from sentinode.errors import EvaluationError
 from sentinode.evaluation.calibration import CalibrationSums
-from sentinode.evaluation.delong import delong, normal_reach
+from sentinode.evaluation.delong import delong, student_reach
 from sentinode.evaluation.intervals import units_of
+from sentinode.evaluation.metrics import IntArray
 from sentinode.evaluation.paired_change import paired_change
 from sentinode.evaluation.predictions import Predictions
 
@@ -77,8 +78,8 @@ def measure(
 
 
 def _auroc(new: Predictions, old: Predictions | None, level: float) -> AurocFacts:
-    unit: Literal["slide", "patch"] = "slide" if new.slides_known else "patch"
-    units_N = units_of(new.slides.tolist())[0] if new.slides_known else None
+    units_N = _slides(new.slides.tolist())
+    unit: Literal["slide", "patch"] = "patch" if units_N is None else "slide"
     columns = [new.probabilities, *([old.probabilities] if old else [])]
     areas = delong(new.labels, columns, units_N)
     facts = AurocFacts(candidate=float(areas.aurocs_K[0]), unit=unit)
@@ -88,7 +89,7 @@ def _auroc(new: Predictions, old: Predictions | None, level: float) -> AurocFact
     known = {"current": float(areas.aurocs_K[1]), "difference": difference}
     if np.isnan(error):
         return facts.model_copy(update=known)
-    reach = normal_reach(level) * error
+    reach = student_reach(level, areas.freedom) * error
     return facts.model_copy(update=known | {"low": difference - reach, "high": difference + reach})
 
 
@@ -100,7 +101,7 @@ def _strata(
 ) -> tuple[StratumChange, ...]:
     tumour = np.flatnonzero(new[1].labels == 1)
     slides = new[1].slides[tumour].tolist()
-    units_P = units_of(slides)[0] if all(slide is not None for slide in slides) else None
+    units_P = _slides(slides)
     flagged = [p.probabilities[tumour] >= _threshold(b) for b, p in (old, new)]
     columns: dict[Literal["slide", "centre", "lesion size"], Sequence[str | None]] = {
         "slide": slides,
@@ -126,6 +127,11 @@ def _strata(
             for kind, name, rows in groups
         ),
     )
+
+
+def _slides(slides: Sequence[str | None]) -> IntArray | None:
+    """The slide of each patch, one without name counting as a slide of its own; None where no patch names its slide."""
+    return units_of(slides)[0] if any(slide is not None for slide in slides) else None
 
 
 def _calibration(p: Predictions, level: float) -> CalibrationFacts:
@@ -164,8 +170,11 @@ def _latency(bundles: Sequence[Bundle]) -> LatencyFacts:
 
 def _cautions(predicted: Predictions, compared: bool) -> tuple[str, ...]:
     found = []
-    if not predicted.slides_known:
+    unknown = sum(slide is None for slide in predicted.slides)
+    if unknown == len(predicted):
         found.append("Slides are unknown: intervals are over patches, the true uncertainty is larger.")
+    elif unknown:
+        found.append(f"{unknown} of {len(predicted)} patches name no slide and count as a slide each.")
     if not compared:
         found.append("The alias named no bundle before: nothing was compared.")
     return tuple(found)

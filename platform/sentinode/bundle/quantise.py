@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from sentinode.bundle.int8 import Int8Facts, Int8Method
 from sentinode.bundle.onnx_model import INPUT_NAME, OnnxModel
 from sentinode.errors import BundleError
-from sentinode.evaluation.delong import delong, normal_reach
+from sentinode.evaluation.delong import delong, student_reach
 from sentinode.evaluation.metrics import IntArray
 
 CALIBRATION_PATCHES: Final = 512
@@ -68,7 +68,7 @@ def int8_facts(
     """What int8 costs on N labelled validation patches; ``units_N`` numbers their slides, None where unknown."""
     areas = delong(labels_N, [float_logits_N, int8_logits_N], units_N)
     loss, error = areas.difference(0, 1)
-    reach = normal_reach(_LEVEL) * error
+    reach = student_reach(_LEVEL, areas.freedom) * error
     known = not np.isnan(error)
     return Int8Facts(
         method=method,

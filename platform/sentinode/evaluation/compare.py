@@ -19,7 +19,7 @@ from sentinode.evaluation.comparison import (
     Disagreement,
     McNemar,
 )
-from sentinode.evaluation.delong import delong, normal_reach, two_sided_p
+from sentinode.evaluation.delong import delong, student_reach, two_sided_p
 from sentinode.evaluation.guarantee import binomial_cdf
 from sentinode.evaluation.intervals import bootstrap, percentile_interval, units_of
 from sentinode.evaluation.metrics import AT_THRESHOLD, FloatArray, IntArray, RankedScores
@@ -135,8 +135,8 @@ def _delong(a: Predictions, b: Predictions, units_N: IntArray | None, level: flo
     )
     if not error > 0:
         return found
-    reach = normal_reach(level) * error
-    p = two_sided_p(difference, error)
+    reach = student_reach(level, areas.freedom) * error
+    p = two_sided_p(difference, error, areas.freedom)
     return found.model_copy(update={"low": difference - reach, "high": difference + reach, "p_value": p})
 
 

@@ -3,7 +3,8 @@
 DeLong, DeLong and Clarke-Pearson 1988 (Biometrics 44:837): the AUROC is a mean of placement values, the
 variance follows from theirs. The placement values come from ranks in O(N log N) as in Sun and Xu 2014 (IEEE
 Signal Processing Letters 21:1389). Where patches share a slide the variance is Obuchowski's 1997 (Biometrics
-53:567), which sums the placement values of each slide first; with a slide a patch it is DeLong's.
+53:567), which sums the placement values of each slide first; with a slide a patch it is DeLong's. An error that comes
+from few slides is itself not well known, so intervals over slides are Student's.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sentinode.evaluation.intervals import beta_cdf, beta_quantile
 from sentinode.evaluation.metrics import FloatArray, IntArray, RankedScores
 
 _NORMAL = NormalDist()
@@ -25,11 +27,13 @@ _NORMAL = NormalDist()
 class CorrelatedAurocs:
     """The AUROC of K models on the same patches: ``aurocs_K`` and their covariance [K, K].
 
-    NaN where it is not estimable: one class only, or fewer than two units of a class.
+    NaN where it is not estimable: one class only, or fewer than two units of a class. ``freedom`` is that of the
+    errors: over slides, one less than there are slides with the class that fewer of them hold.
     """
 
     aurocs_K: FloatArray
     covariance_KK: FloatArray
+    freedom: float = math.inf
 
     def interval(self, model: int, level: float) -> tuple[float, float] | None:
         """The AUROC's interval, on the logit scale so that it stays within (0, 1); None if not estimable.
@@ -40,7 +44,7 @@ class CorrelatedAurocs:
         if not (0 < auroc < 1 and variance > 0):
             return None
         centre = math.log(auroc / (1 - auroc))
-        reach = normal_reach(level) * math.sqrt(variance) / (auroc * (1 - auroc))
+        reach = student_reach(level, self.freedom) * math.sqrt(variance) / (auroc * (1 - auroc))
         low, high = (1 / (1 + math.exp(-z)) for z in (centre - reach, centre + reach))
         return low, high
 
@@ -83,17 +87,27 @@ def delong(
     cross = tumour @ benign.T * (both / (both - 1) / (m * n))
     covariance = tumour @ tumour.T * (with_tumour / (with_tumour - 1) / m**2)
     covariance += benign @ benign.T * (with_benign / (with_benign - 1) / n**2) + cross + cross.T
-    return CorrelatedAurocs(aurocs, covariance)
+    return CorrelatedAurocs(
+        aurocs, covariance, math.inf if units_N is None else min(with_tumour, with_benign) - 1
+    )
 
 
-def normal_reach(level: float) -> float:
-    """Standard errors to either side of a normal interval, 1.96 for 95 %."""
-    return _NORMAL.inv_cdf((1 + level) / 2)
+def student_reach(level: float, freedom: float = math.inf) -> float:
+    """Standard errors to either side of an interval: 1.96 for 95 % (normal), 12.7 with one degree of freedom."""
+    if math.isinf(freedom):
+        return _NORMAL.inv_cdf((1 + level) / 2)
+    x = beta_quantile(1 - level, freedom / 2, 0.5)
+    return math.sqrt(freedom * (1 - x) / x)
 
 
-def two_sided_p(difference: float, error: float) -> float:
-    """The chance of a difference at least as large if there were none (normal); NaN without an error."""
-    return 2 * _NORMAL.cdf(-abs(difference) / error) if error > 0 else math.nan
+def two_sided_p(difference: float, error: float, freedom: float = math.inf) -> float:
+    """The chance of a difference at least as large if there were none; NaN without an error."""
+    if not error > 0:
+        return math.nan
+    t = abs(difference) / error
+    if math.isinf(freedom):
+        return 2 * _NORMAL.cdf(-t)
+    return beta_cdf(freedom / (freedom + t**2), freedom / 2, 0.5)
 
 
 def mid_ranks(values_N: FloatArray) -> FloatArray:

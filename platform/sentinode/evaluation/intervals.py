@@ -90,12 +90,13 @@ def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> tuple[f
             f"{successes} of {trials} at level {level}", "0 <= successes <= trials, trials > 0, 0 < level < 1"
         )
     tail = (1 - level) / 2
-    low = 0.0 if successes == 0 else _beta_quantile(tail, successes, trials - successes + 1)
-    high = 1.0 if successes == trials else _beta_quantile(1 - tail, successes + 1, trials - successes)
+    low = 0.0 if successes == 0 else beta_quantile(tail, successes, trials - successes + 1)
+    high = 1.0 if successes == trials else beta_quantile(1 - tail, successes + 1, trials - successes)
     return low, high
 
 
-def _beta_quantile(p: float, a: float, b: float) -> float:
+def beta_quantile(p: float, a: float, b: float) -> float:
+    """Where the beta distribution's ``beta_cdf`` reaches ``p``, by bisection."""
     low, high = 0.0, 1.0
     while (middle := (low + high) / 2) not in (low, high):
         low, high = (middle, high) if beta_cdf(middle, a, b) < p else (low, middle)

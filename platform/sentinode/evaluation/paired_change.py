@@ -3,7 +3,7 @@
 The change is the share gained minus the share lost. Its interval joins the exact intervals of both shares (MOVER, Zou
 and Donner 2008, Statistics in Medicine 27:1693, with Clopper and Pearson's), which neither vanishes where the models
 never differ nor asks for large samples. Over several slides it is widened, where needed, to that of the ratio
-estimator (Cochran 1977, chapter 6), which lets patches of a slide go together.
+estimator (Cochran 1977, chapter 6; Student's t), which lets patches of a slide go together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sentinode.config import Frozen
 from sentinode.errors import EvaluationError
-from sentinode.evaluation.delong import normal_reach
+from sentinode.evaluation.delong import student_reach
 from sentinode.evaluation.intervals import clopper_pearson
 from sentinode.evaluation.metrics import IntArray
 
@@ -56,7 +56,7 @@ def paired_change(
         moved_U = np.bincount(units_N, gains_N.astype(np.int64) - losses_N.astype(np.int64))
         patches_U = np.bincount(units_N)
         squares = float(((moved_U - change * patches_U) ** 2).sum())
-        reach = normal_reach(level) * math.sqrt(squares * slides / (slides - 1)) / n
+        reach = student_reach(level, slides - 1) * math.sqrt(squares * slides / (slides - 1)) / n
         low, high = min(low, change - reach), max(high, change + reach)
     return PairedChange(
         patches=n, slides=slides, gained=gained, lost=lost, change=change, low=max(low, -1), high=min(high, 1)

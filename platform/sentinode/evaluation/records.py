@@ -155,7 +155,7 @@ class SplitResult(Frozen):
     unlabelled: int
     """Patches without a label, which no figure includes."""
     slides: int | None
-    """Number of slides, None where unknown."""
+    """Number of slides that patches name, None where none does."""
     interval_unit: Literal["slide", "patch"]
     """What the bootstrap draws."""
     measures: dict[str, Estimate]

@@ -128,7 +128,7 @@ def _measure(
         positives=panel.curve.positives,
         negatives=panel.curve.negatives,
         unlabelled=len(predictions) - len(labelled),
-        slides=len(set(slides)) if labelled.slides_known else None,
+        slides=len(set(slides)) or None,
         interval_unit="slide" if by_slide else "patch",
         measures={name: e for name, e in estimates.items() if "/" not in name},
         points={p.name: _at_point(p.name, panel, estimates, by_slide, config.level) for p in points},

@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from sentinode.errors import EvaluationError
-from sentinode.evaluation.delong import delong, mid_ranks, two_sided_p
+from sentinode.evaluation.delong import delong, mid_ranks, student_reach, two_sided_p
 from sentinode.evaluation.metrics import FloatArray, IntArray
 
 
@@ -58,6 +58,31 @@ def test_patches_of_one_slide_count_as_one() -> None:
     assert copied.covariance_KK[0, 0] == pytest.approx(alone.covariance_KK[0, 0])
     blind = delong(np.tile(labels, 4), [np.tile(scores, 4)])
     assert blind.covariance_KK[0, 0] < alone.covariance_KK[0, 0] / 3
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 7, 29, 500, 100_000])
+def test_student_is_scipys(freedom: int) -> None:
+    for level in (0.5, 0.95, 0.9995):
+        assert student_reach(level, freedom) == pytest.approx(stats.t.ppf((1 + level) / 2, freedom), rel=1e-9)
+    for t in (0.01, 1.0, 4.0):
+        assert two_sided_p(-3 * t, 3, freedom) == pytest.approx(2 * stats.t.sf(t, freedom), rel=1e-9)
+    assert student_reach(0.95) == pytest.approx(stats.norm.ppf(0.975))
+
+
+@pytest.mark.parametrize("slides", [2, 3, 6])
+def test_intervals_over_few_slides_hold_what_they_say(slides: int) -> None:
+    rng = np.random.default_rng(slides)
+    units, labels, differences = np.repeat(np.arange(slides), 60), np.arange(60 * slides) % 2, []
+    for _ in range(300):
+        old = rng.normal(size=len(units))
+        new = (
+            old + labels * rng.normal(0, 0.35, slides)[units]
+        )  # a slide is easier or harder to the new model
+        areas = delong(labels, [new + 2 * labels, old + 2 * labels], units)
+        difference, error = areas.difference(0, 1)
+        differences.append((difference, student_reach(0.95, areas.freedom) * error))
+    found, reach = np.array(differences).T
+    assert (np.abs(found - found.mean()) <= reach).mean() >= 0.91, "1.96 errors hold 70 % over two slides"
 
 
 def test_equal_models_do_not_differ() -> None:

@@ -56,6 +56,17 @@ def test_losses_of_one_slide_widen_the_interval() -> None:
     assert (clustered.slides, alone.slides) == (8, None)
 
 
+def test_two_slides_tell_little() -> None:
+    old, new = flags(400, 0, 40)
+    lost = np.flatnonzero(old & ~new)
+    units = np.zeros(400, np.int64)
+    units[200:] = 1
+    units[lost[:15]], units[lost[15:]] = 0, 1
+    two = paired_change(old, new, 0.95, units)
+    more = paired_change(old, new, 0.95, 4 * (np.arange(400) % 4) + units)
+    assert two.high > 0 > more.high
+
+
 def test_without_a_patch_nothing_changes_and_that_is_said() -> None:
     with pytest.raises(EvaluationError, match="no patch"):
         paired_change(np.zeros(0, bool), np.zeros(0, bool), 0.95)

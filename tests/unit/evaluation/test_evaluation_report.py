@@ -138,6 +138,7 @@ def test_warnings_say_what_limits_the_figures() -> None:
     slides[:10] = None
     partly = Predictions(**{**vars(few), "slides": slides})
     assert warned(evaluate(VALID, partly, QUICK), "10 of 800 patches name no slide") == [True]
+    assert warned(evaluate(VALID, partly, QUICK), "Only 5 slides") == [True]
     shared = Predictions(**{**vars(few), "slides": np.array(["s"] * 800, object)})
     valid = Predictions(**{**vars(VALID), "slides": np.array(["s"] * 400, object)})
     assert warned(evaluate(valid, shared, QUICK), "1 slides lie in validation and in test") == [True]
