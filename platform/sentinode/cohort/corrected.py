@@ -125,7 +125,7 @@ def _of_outlines(corrections: Corrections, centres_N2: NDArray[np.float64]) -> N
 def _files(store: Store) -> Iterable[Corrections]:
     """Every file of corrections, in the order of keys; of plain ``<slide>.geojson`` as well."""
     names: set[str] = set()
-    for info in store.list():
+    for info in store.list(linked=True):
         name = PurePosixPath(info.key).name
         if not name.lower().endswith(".geojson") or name.endswith(_OF_MODELS):
             continue
@@ -145,7 +145,7 @@ def _slides(source: str, files: list[Corrections]) -> tuple[str, dict[str, str]]
     """The root of the slides, and where each lies below it."""
     if source:
         store = open_store(absolute_url(source))
-        found = slides_among(store.list(), store)
+        found = slides_among(store.list(linked=True), store)
         by_name = {name: slide.key for name, slide in zip(names_of(found), found, strict=True)}
         missing = [f.slide.slide for f in files if f.slide.slide not in by_name]
         if missing:

@@ -109,7 +109,7 @@ def by_name(store: Store) -> tuple[dict[str, SlideObject], dict[str, ObjectInfo]
     slides: dict[str, SlideObject] = {}
     annotations: dict[str, ObjectInfo] = {}
     tables = []
-    objects = list(store.list())
+    objects = list(store.list(linked=True))
     for slide in slides_among(objects, store):
         _add(slides, slide.name, slide, store)
     for info in objects:

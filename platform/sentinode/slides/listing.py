@@ -55,7 +55,7 @@ def list_slides(url: str, include: str = "*") -> tuple[SlideFile, ...]:
         rest = parent.list(key[: -len(_WITH_FOLDER)] + "/") if _has_folder(key) else ()
         return (SlideFile(PurePosixPath(key).stem, parent.locate(key), _version([alone, *rest])),)
     store = open_store(url)
-    objects = list(store.list())
+    objects = list(store.list(linked=True))
     slides = slides_among(objects, store)
     # Named among all: a slide has one name, whichever of them are asked for.
     names = names_of(slides)

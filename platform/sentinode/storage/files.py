@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -41,6 +41,24 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def walk(
+    top: Path, onerror: Callable[[OSError], None], *, linked: bool
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """``os.walk``; ``linked``: also through links to folders, but not to those below ``top``, which are met anyway,
+    and not back into one that the walk came through."""
+    root = top.resolve()
+    for folder, folders, names in os.walk(top, onerror=onerror, followlinks=linked):
+        if linked:
+            folders[:] = [name for name in folders if not _met(Path(folder, name), root)]
+        yield folder, folders, names
+
+
+def _met(path: Path, root: Path) -> bool:
+    if not path.is_symlink():
+        return False
+    return path.resolve().is_relative_to(root) or any(path.samefile(parent) for parent in path.parents)
 
 
 def sync(path: Path) -> None:

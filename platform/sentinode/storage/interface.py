@@ -91,8 +91,12 @@ class Store(Protocol):
         """Stream a file into the store (multipart where large), with a checksum that the store verifies."""
         ...
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """All objects whose key starts with ``prefix``, in key order."""
+    def list(self, prefix: str = "", *, linked: bool = False) -> Iterator[ObjectInfo]:
+        """All objects whose key starts with ``prefix``, in key order.
+
+        ``linked``: also those below folders that a local store only links to. For what is read: whoever deletes what
+        is listed keeps to the store itself.
+        """
         ...
 
     def delete(self, key: str) -> None:

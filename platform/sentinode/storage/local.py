@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sentinode.errors import IntegrityError, ObjectNotFoundError, PreconditionFailedError
-from sentinode.storage.files import HIDDEN, Receipt, copy, sync, temporary_beside, typed_os_errors
+from sentinode.storage.files import HIDDEN, Receipt, copy, sync, temporary_beside, typed_os_errors, walk
 from sentinode.storage.interface import ObjectInfo, Progress
 from sentinode.storage.urls import check_condition, check_key, check_prefix
 
@@ -107,11 +107,11 @@ class LocalStore:
             size_bytes = temporary.stat().st_size
             return ObjectInfo(key, size_bytes, _publish(temporary, target))
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, linked: bool = False) -> Iterator[ObjectInfo]:
         top = self.folder / check_prefix(prefix).rpartition("/")[0]
         names: list[str] = []
         with typed_os_errors(str(top)):
-            for folder, _, files in os.walk(top, onerror=_unless_missing):
+            for folder, _, files in walk(top, _unless_missing, linked=linked):
                 at = Path(folder).relative_to(self.folder)
                 names += [(at / name).as_posix() for name in files if not name.startswith(HIDDEN)]
         for name in sorted((n for n in names if n.startswith(prefix)), key=str.encode):

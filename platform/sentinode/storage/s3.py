@@ -159,7 +159,7 @@ class S3Store:
         check_size(where, info.size_bytes, size_bytes)
         return info
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, linked: bool = False) -> Iterator[ObjectInfo]:
         below = f"{self.prefix}/" if self.prefix else ""
         with typed_s3_errors(f"{self.url}/{check_prefix(prefix)}"):
             pages = self._client().get_paginator("list_objects_v2")

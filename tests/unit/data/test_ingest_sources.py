@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 import pickle
 from pathlib import Path
 
@@ -55,6 +57,16 @@ class TestKaggle:
         ids = write_kaggle(tmp_path, noise_patches(3), [0, 1, 0])
         (tmp_path / "train" / f"{ids[1]}.tif").unlink()
         assert list(detect(tmp_path).listing().bad) == [1]
+
+    def test_broken_links_are_bad_one_by_one(self, tmp_path: Path) -> None:
+        ids = write_kaggle(tmp_path, noise_patches(6), LABELS, unlabelled=2)
+        for path in (tmp_path / "train" / f"{ids[1]}.tif", tmp_path / "test" / "x.tif"):
+            path.unlink(missing_ok=True)
+            path.symlink_to(tmp_path / "nowhere")
+        listing = detect(tmp_path).listing()
+        bad = {listing.refs[i]: reason for i, reason in listing.bad.items()}
+        assert bad == {f"train/{ids[1]}.tif": "a broken link", "test/x.tif": "a broken link"}
+        assert len(listing) == 7
 
     def test_unnamed_image_in_train(self, tmp_path: Path) -> None:
         write_kaggle(tmp_path, noise_patches(3), [0, 1, 0])
@@ -247,6 +259,32 @@ class TestFolder:
         listing = detect(tmp_path).listing()
         assert "not UTF-8" in listing.bad[0]
         assert listing.refs[0] == "0/\\xff\\xfe.png"
+
+    def test_linked_folders_are_followed_and_loops_are_not(self, tmp_path: Path) -> None:
+        write_classes(tmp_path / "in", noise_patches(4), [0, 1, 1, 1])
+        write_classes(tmp_path / "elsewhere", noise_patches(4, seed=1), [0, 0, 1, 1])
+        (tmp_path / "in" / "1" / "more").symlink_to(tmp_path / "elsewhere" / "1")
+        (tmp_path / "elsewhere" / "1" / "again").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
+        (tmp_path / "in" / "1" / "itself").symlink_to(tmp_path / "in" / "1")
+        refs = detect(tmp_path / "in").listing().refs
+        assert {"1/more/0002.png", "1/more/0003.png"} <= set(refs)
+        assert not [ref for ref in refs if "itself" in ref]
+        assert len(refs) < 20
+
+    def test_a_folder_that_cannot_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_classes(tmp_path, noise_patches(4), [0, 1, 0, 1])
+        (tmp_path / "1" / "closed").mkdir()
+        scandir = os.scandir
+
+        def refusing(path: str) -> object:
+            if str(path).endswith("closed"):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refusing)
+        with pytest.raises(SourceError, match=r"1/closed cannot be read \(Permission denied\)"):
+            detect(tmp_path).listing()
 
     def test_images_outside_of_classes(self, tmp_path: Path) -> None:
         paths = write_classes(tmp_path, noise_patches(2), [0, 1])

@@ -117,6 +117,17 @@ def test_folders_are_no_objects(tmp_path: Path) -> None:
     assert store.get("a/b") == b"1"
 
 
+def test_linked_folders_are_listed_where_asked_for(tmp_path: Path) -> None:
+    LocalStore(tmp_path / "big").put("n.tif", b"1")
+    store = LocalStore(tmp_path / "slides")
+    store.put("tumor/a.tif", b"1")
+    (tmp_path / "slides" / "normal").symlink_to(tmp_path / "big")
+    (tmp_path / "slides" / "latest").symlink_to(tmp_path / "slides" / "tumor")
+    (tmp_path / "big" / "loop").symlink_to(tmp_path / "big")
+    assert [info.key for info in store.list(linked=True)] == ["normal/n.tif", "tumor/a.tif"]
+    assert [info.key for info in store.list()] == ["tumor/a.tif"], "what is deleted lies in the store itself"
+
+
 def test_download_to_a_place_that_is_no_folder(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     store.put("k", b"1")

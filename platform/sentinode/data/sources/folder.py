@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ from sentinode.data.sources.base import SPLITS, UNKNOWN, BadImage, Column, Listi
 from sentinode.data.sources.images import SUFFIXES, decode_image
 from sentinode.errors import SourceError
 from sentinode.schema import Split
+from sentinode.storage.files import walk
 
 SPLIT_NAMES: Final = {
     "train": Split.TRAIN,
@@ -71,7 +72,7 @@ class FolderSource:
         """Whether ``folder`` looks like this layout: sub-folders, directly or within splits, that hold
         images."""
         groups = [g for d in _folders(folder) for g in (_folders(d) if _split_of(d) else [d])]
-        return any(_holds_image(group) for group in groups)
+        return any(_holds_image(group, lambda _: None) for group in groups)
 
     def listing(self) -> Listing:
         """All images, by split, class and name.
@@ -179,9 +180,12 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> list[tuple[Path, int]]:
-    """All files below ``folder`` by path with their sizes in bytes, but hidden ones and usual companions."""
+    """All files below ``folder`` by path with their sizes in bytes, but hidden ones and usual companions.
+
+    Raises SourceError for a folder that cannot be read: what it holds would be missing from its class.
+    """
     found = []
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in walk(folder, _refuse, linked=True):
         folders[:] = [d for d in folders if not d.startswith(".")]
         for name in names:
             path = Path(root, name)
@@ -190,8 +194,15 @@ def _files(folder: Path) -> list[tuple[Path, int]]:
     return sorted(found)
 
 
-def _holds_image(folder: Path) -> bool:
-    return any(Path(n).suffix.lower() in SUFFIXES for _, _, names in os.walk(folder) for n in names)
+def _refuse(error: OSError) -> None:
+    raise SourceError(
+        f"{error.filename} cannot be read ({error.strerror})", "a folder that may be read"
+    ) from error
+
+
+def _holds_image(folder: Path, onerror: Callable[[OSError], None] = _refuse) -> bool:
+    walked = walk(folder, onerror, linked=True)
+    return any(Path(n).suffix.lower() in SUFFIXES for _, _, names in walked for n in names)
 
 
 def _names(folders: Iterable[Path]) -> str:

@@ -74,11 +74,13 @@ class KaggleSource:
             )
         names = sorted(test)
         every = [*ids, *names]
+        sizes = [*map(train.get, ids), *map(test.get, names)]
+        missing = f"named in {LABELS}, but there is no such file"
         slides, centres, patients = slide_columns(self._slides(every))
         all_labels = np.array(labels + [UNKNOWN] * len(names), np.int8)
         return Listing(
             refs=[f"train/{i}.tif" for i in ids] + [f"test/{i}.tif" for i in names],
-            sizes=np.array([train.get(i, 0) for i in ids] + [test[i] for i in names], np.int64),
+            sizes=np.array([size or 0 for size in sizes], np.int64),
             labels=all_labels,
             splits=np.repeat(
                 np.array([SPLITS.index(Split.TRAIN), SPLITS.index(Split.UNLABELLED)], np.int8),
@@ -88,9 +90,9 @@ class KaggleSource:
             centres=centres,
             patients=patients,
             bad={
-                n: f"named in {LABELS}, but there is no such file"
-                for n, i in enumerate(ids)
-                if i not in train
+                n: "a broken link" if n >= len(ids) or every[n] in train else missing
+                for n, size in enumerate(sizes)
+                if size is None
             },
             warnings=(*self._warnings(set(names)), *slide_warnings(slides, all_labels)),
         )
@@ -108,11 +110,11 @@ class KaggleSource:
     def close(self) -> None:
         """Nothing is left behind."""
 
-    def _images(self, part: str) -> dict[str, int]:
-        """Id to file size in bytes of every TIFF in a sub-folder, which may be absent."""
+    def _images(self, part: str) -> dict[str, int | None]:
+        """Id to file size in bytes (None for a broken link) of every TIFF in a sub-folder, which may be absent."""
         try:
             with os.scandir(self.folder / part) as entries:
-                return {e.name[:-4]: e.stat().st_size for e in entries if e.name.endswith(".tif")}
+                return {e.name[:-4]: _size(e) for e in entries if e.name.endswith(".tif")}
         except FileNotFoundError:
             return {}
 
@@ -131,3 +133,10 @@ class KaggleSource:
             return ()
         absent = len(set(read_table(path, ("id",))["id"]) - test_ids)
         return (f"{absent} ids of {SUBMISSION} have no image in test/",) if absent else ()
+
+
+def _size(entry: os.DirEntry[str]) -> int | None:
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return None
