@@ -10,14 +10,22 @@ from sentinode.data.audit import AuditReport, audit, check_leaks
 from sentinode.data.cache import ShardCache
 from sentinode.data.contradictions import find_contradicted
 from sentinode.data.manifest import MANIFEST_NAME, Dropped, Manifest, ShardRecord, SplitSummary, load_manifest
+from sentinode.data.repeats import find_repeated
 from sentinode.data.trim import trim_shard
 from sentinode.errors import ConfigError, LabelConflictError, ObjectNotFoundError, SentinodeError
 from sentinode.schema import Split
 from sentinode.storage import Store, open_store
 
 JOINED = "joined"
-_RULES = 3
+_TOLD = {
+    "conflicting": "may contradict a later data set, which labels their place otherwise",
+    "duplicates": "stand in an earlier data set too",
+}
+"""Why patches are left out, by the fields of Dropped."""
+_RULES = 4
 """Raised when the same data sets would be joined to another one."""
+LeftOut = Mapping[str, Mapping[str, Sequence[int]]]
+"""Why (as ``_TOLD``) -> shard -> its rows that are not taken."""
 UNCHECKED = "manifest.unchecked.json"
 REMEDY = "leave it out of one of the data sets, e.g. the corrections of slides that stand in test or valid"
 
@@ -26,8 +34,9 @@ def join(urls: Sequence[str], dataset: str, out: str, progress: Callable[[int, i
     """Copy the shards of the data sets at ``urls`` to ``out``, as the data set ``dataset``; splits stay what they are.
 
     Where a later data set labels a place on a slide otherwise, the patches of the earlier ones that it may contradict
-    are left out, and counted. The manifest is written last, once no patch, slide or patient stands in two splits and
-    no patch has two labels. A join that was killed goes on, and one that is there already is left as it is.
+    are left out, and counted, as are patches that an earlier data set holds in the same split. The manifest is written
+    last, once no patch, slide or patient stands in two splits and no patch has two labels. A join that was killed goes
+    on, and one that is there already is left as it is.
     ``progress``: shards done, and of all.
     Raises ConfigError where the data sets do not go together or ``out`` holds another one, LeakError,
     LabelConflictError, StoreError.
@@ -42,7 +51,9 @@ def join(urls: Sequence[str], dataset: str, out: str, progress: Callable[[int, i
     standing = _standing(store, digest)
     if standing is not None:
         return standing
-    taken = _copy(loaded, find_contradicted(loaded), store, progress)
+    contradicted = find_contradicted(loaded)
+    left_out = {"conflicting": contradicted, "duplicates": find_repeated(loaded, contradicted)}
+    taken = _copy(loaded, left_out, store, progress)
     joined = _joined(manifests, taken, dataset, digest)
     store.put(UNCHECKED, joined.to_json())
     try:
@@ -101,23 +112,23 @@ def _standing(store: Store, digest: str) -> Manifest | None:
 
 def _copy(
     loaded: Sequence[tuple[Manifest, Store]],
-    contradicted: Mapping[str, Sequence[int]],
+    left_out: LeftOut,
     store: Store,
     progress: Callable[[int, int], None],
 ) -> list[Manifest]:
-    """Shards without their ``contradicted`` rows; the manifests of what was taken."""
+    """Shards without what is ``left_out``; the manifests of what was taken."""
     total, done = sum(len(manifest.shards) for manifest, _ in loaded), 0
     taken = []
     for manifest, source in loaded:
         cache = ShardCache(source)
         shards: list[ShardRecord] = []
         for shard in manifest.shards:
-            rows = contradicted.get(shard.name, ())
+            rows = [row for some in left_out.values() for row in some.get(shard.name, ())]
             if len(rows) < shard.samples:
                 shards.append(_copy_shard(shard, cache, rows, store))
             done += 1
             progress(done, total)
-        taken.append(_less(manifest, shards))
+        taken.append(_less(manifest, shards, left_out))
     return taken
 
 
@@ -133,10 +144,12 @@ def _copy_shard(shard: ShardRecord, cache: ShardCache, rows: Sequence[int], stor
     return shard
 
 
-def _less(manifest: Manifest, shards: Sequence[ShardRecord]) -> Manifest:
+def _less(manifest: Manifest, shards: Sequence[ShardRecord], left_out: LeftOut) -> Manifest:
     """The manifest where only ``shards`` are left."""
-    left_out = sum(one.samples for one in manifest.shards) - sum(one.samples for one in shards)
-    if not left_out:
+    counts_of = {
+        why: sum(len(rows.get(shard.name, ())) for shard in manifest.shards) for why, rows in left_out.items()
+    }
+    if not any(counts_of.values()):
         return manifest
     splits = {}
     for split, summary in manifest.splits.items():
@@ -145,16 +158,17 @@ def _less(manifest: Manifest, shards: Sequence[ShardRecord]) -> Manifest:
             samples = sum(shard.samples for shard in mine)
             counts = tuple(sum(shard.class_counts[label] for shard in mine) for label in (0, 1))
             splits[split] = summary.model_copy(update={"samples": samples, "class_counts": counts})
-    dropped = manifest.dropped.model_copy(update={"conflicting": manifest.dropped.conflicting + left_out})
+    dropped = {why: getattr(manifest.dropped, why) + count for why, count in counts_of.items()}
     told = (
-        f"{left_out} patches of {manifest.dataset} may contradict a later data set, which labels their place "
-        "otherwise: left out"
+        f"{count} patches of {manifest.dataset} {_TOLD[why]}: left out"
+        for why, count in counts_of.items()
+        if count
     )
     return manifest.model_copy(
         update={
             "splits": splits,
-            "dropped": dropped,
-            "warnings": (told, *manifest.warnings),
+            "dropped": manifest.dropped.model_copy(update=dropped),
+            "warnings": (*told, *manifest.warnings),
             "shards": tuple(shards),
         }
     )

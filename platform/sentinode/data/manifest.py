@@ -65,7 +65,7 @@ class Dropped(Frozen):
     """What was left out, and why. Nothing is left out silently."""
 
     duplicates: int = 0
-    """Exact duplicates within a split (the first one stays)."""
+    """Exact duplicates within a split (the first one stays, when data sets were joined that of the first data set)."""
     cross_split_duplicates: int = 0
     """Exact duplicates over splits (kept in the split evaluated last: test, then valid, then train)."""
     conflicting: int = 0

@@ -8,6 +8,7 @@ import pytest
 from audit_parts import plain, write
 
 from sentinode.data.columns import read_columns
+from sentinode.data.ingest.verify import verify_manifest
 from sentinode.data.join import UNCHECKED, join
 from sentinode.data.manifest import MANIFEST_NAME, Manifest, load_manifest
 from sentinode.errors import ConfigError, LabelConflictError, LeakError, ObjectNotFoundError
@@ -97,6 +98,25 @@ def test_a_patch_with_two_labels_is_refused(tmp_path: Path) -> None:
     other = write(tmp_path, "other", {Split.TRAIN: plain(range(2), 1, slide="a")})
     with pytest.raises(LabelConflictError, match="2 patches have two labels"):
         joined(tmp_path, base(tmp_path), other)
+
+
+def test_what_several_hold_is_taken_once_and_counted(tmp_path: Path) -> None:
+    again = plain(range(5), slide="a") + plain(range(50, 53), 1, slide="a")
+    urls = [
+        base(tmp_path),
+        write(tmp_path, "more", {Split.TRAIN: again, Split.VALID: plain(range(32, 34), slide="c")}),
+        write(tmp_path, "rest", {Split.TRAIN: plain(range(50, 53), 1, slide="a")}),
+    ]
+    made = joined(tmp_path, *urls)
+    train = made.splits[Split.TRAIN]
+    assert (train.samples, train.class_counts) == (33, (20, 13))
+    assert (made.dropped.duplicates, made.dropped.conflicting) == (10, 0)
+    assert made.warnings[1:] == (
+        "7 patches of more stand in an earlier data set too: left out",
+        "3 patches of rest stand in an earlier data set too: left out",
+    )
+    assert [shard.samples for shard in made.shards] == [30, 10, 3], "no shard is left without a patch"
+    assert not verify_manifest(str(tmp_path / "both"))
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
