@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Final
 
 from sentinode.bundle.bundle import CARD_NAME, bundle_prefix, is_digest
-from sentinode.bundle.pins import is_pinned, mark, unmark
+from sentinode.bundle.pins import forget_marks, is_pinned, mark, unmark
 from sentinode.bundle.registry import Alias, list_aliases
 from sentinode.storage import ObjectInfo, Store
 
@@ -86,7 +86,9 @@ def removable(store: Store, older_than: timedelta, now: datetime) -> tuple[Store
 
 def collect(store: Store, older_than: timedelta, now: datetime) -> tuple[StoredBundle, ...]:
     """Remove what nothing needs; returns what was removed. Safe while others seal, promote, roll back or collect."""
-    return tuple(b for b in removable(store, older_than, now) if _remove(store, b, older_than, now))
+    done = tuple(b for b in removable(store, older_than, now) if _remove(store, b, older_than, now))
+    forget_marks(store, {bundle.digest for bundle in list_bundles(store)}, now)
+    return done
 
 
 def _remove(store: Store, bundle: StoredBundle, older_than: timedelta, now: datetime) -> bool:

@@ -7,7 +7,7 @@ is never removed under an alias that is just being moved to it. Nothing is locke
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -38,7 +38,7 @@ def pinned(store: Store, digest: str) -> Iterator[None]:
     key = f"pins/{digest}/{uuid4().hex}.json"
     store.put(key, _hold(), if_none_match=True)
     try:
-        if store.stat(_mark_key(digest)) is not None:
+        if _holds(store, _mark_key(digest), datetime.now(UTC)):
             raise BundleError(
                 f"bundle {digest} is being removed from {store.url}",
                 "a bundle that nobody removes",
@@ -68,6 +68,17 @@ def mark(store: Store, digest: str, now: datetime) -> bool:
 def unmark(store: Store, digest: str) -> None:
     """The removal of ``digest`` is over, or off."""
     store.delete(_mark_key(digest))
+
+
+def forget_marks(store: Store, listed: Container[str], now: datetime) -> None:
+    """Delete the marks that killed collectors left of bundles which are no more; ``listed`` are those that are.
+
+    Only these: another collector may just be taking over the mark of one that is.
+    """
+    for info in list(store.list("collecting/")):
+        digest = info.key.removeprefix("collecting/").removesuffix(".json")
+        if digest not in listed and not _holds(store, info.key, now):
+            store.delete(info.key)
 
 
 def _mark_key(digest: str) -> str:

@@ -14,7 +14,7 @@ from serving_parts import Parts, make_card, sealed_registry
 from sentinode.bundle import collect as collecting
 from sentinode.bundle.bundle import open_bundle
 from sentinode.bundle.collect import collect, list_bundles, removable
-from sentinode.bundle.pins import HOLD, mark, pinned, unmark
+from sentinode.bundle.pins import HOLD, Hold, mark, pinned, unmark
 from sentinode.bundle.registry import look, resolve, roll_back, set_alias
 from sentinode.errors import BundleError, ManifestError
 from sentinode.storage import Store
@@ -107,6 +107,21 @@ def test_a_bundle_under_removal_is_neither_promoted_nor_sealed(four: tuple[Store
     assert mark(store, a, NOW + HOLD * 2), "the mark of a collector that was killed is taken over"
     unmark(store, a)
     assert set_alias(store, "production", a).bundle == a
+
+
+def test_the_mark_of_a_killed_collector_is_forgotten(four: tuple[Store, Parts, list[str]]) -> None:
+    store, parts, (a, *rest) = four
+    for i, digest in enumerate(rest):
+        set_alias(store, f"alias{i}", digest)
+    killed = Hold(until=NOW - timedelta(minutes=1)).to_json()
+    store.put(f"collecting/{a}.json", killed)
+    assert set_alias(store, "production", a).bundle == a
+    assert parts.seal(store) == a
+    store.put(f"collecting/{'f' * 64}.json", killed)
+    assert mark(store, "e" * 64, NOW)
+    assert collect(store, AGE, NOW) == ()
+    left = {info.key for info in store.list("collecting/")}
+    assert left == {f"collecting/{digest}.json" for digest in (a, "e" * 64)}, "those that may be in use stay"
 
 
 @pytest.mark.parametrize("moment", ["before the mark", "after the mark"])
