@@ -17,7 +17,8 @@ from sentinode.storage import ObjectInfo, Store
 log = logging.getLogger(__name__)
 
 GRACE: Final = timedelta(hours=1)
-"""What was written within it is kept whatever age is asked for: its alias may not have been moved yet."""
+"""What was written or named within it is kept whatever age is asked for: its alias may not have been moved yet, and
+servers may not have followed one that was."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +60,20 @@ def reasons_to_keep(
 ) -> tuple[str, ...]:
     """Why ``bundle`` must stay, in words; empty where nothing needs it.
 
-    It stays while an alias names it, could be rolled back to it, or named it within ``older_than``; and while it was
-    written within ``older_than``, at least within ``GRACE``.
+    It stays while an alias names it or could be rolled back to it; and where an alias named it or it was written within
+    ``older_than``, at least within ``GRACE``.
     """
+    since = now - max(older_than, GRACE)
     reasons = [f"{alias.name} names it" for alias in aliases if alias.bundle == bundle.digest]
     reasons += [f"{alias.name} rolls back to it" for alias in aliases if alias.previous == bundle.digest]
     for alias in aliases:
         ends = [end for digest, end in _named_until(alias) if digest == bundle.digest]
-        if ends and max(ends) > now - older_than:
+        if ends and max(ends) > since:
             reasons.append(f"{alias.name} named it until {max(ends):%Y-%m-%d}")
     written_at = bundle.written_at
     if written_at is None:
         reasons.append("nobody knows when it was written")
-    elif written_at > now - max(older_than, GRACE):
+    elif written_at > since:
         reasons.append(f"written {written_at:%Y-%m-%d %H:%M} UTC")
     return tuple(reasons)
 

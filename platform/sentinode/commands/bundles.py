@@ -14,7 +14,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from sentinode.bundle.bundle import read_card
-from sentinode.bundle.collect import GRACE, StoredBundle, collect, list_bundles, removable
+from sentinode.bundle.collect import StoredBundle, collect, list_bundles, removable
 from sentinode.bundle.registry import list_aliases, resolve
 from sentinode.bundle.verify import open_verified
 from sentinode.commands.bundles_view import card_facts, differences, history_table, listing, pairs
@@ -46,7 +46,7 @@ class BundlesCommand(Frozen):
     out: Path = Path("bundles")
     """pull: folder in which the bundle gets a folder of its own, named by its digest."""
     older_than_days: float = Field(default=30.0, ge=0.0)
-    """gc: keep what an alias has named within so many days, and what was written within them."""
+    """gc: keep what an alias has named or what was written within so many days, at least within the last hour."""
     delete: bool = False
     """gc: remove; without it gc only says what it would remove."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
@@ -129,7 +129,7 @@ def _show(store: Store, digest: str, as_json: bool) -> None:
 
 def _collect(store: Store, config: BundlesCommand) -> None:
     older_than, now = timedelta(days=config.older_than_days), datetime.now(UTC)
-    done = collect(store, older_than, now) if config.delete else removable(store, max(older_than, GRACE), now)
+    done = (collect if config.delete else removable)(store, older_than, now)
     for bundle in done:
         log.info("%s %s", "removed" if config.delete else "would remove", _line(bundle))
     log.info(

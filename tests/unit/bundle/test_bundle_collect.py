@@ -62,6 +62,19 @@ def test_what_a_rollback_needs_is_kept_however_old(four: tuple[Store, Parts, lis
     assert roll_back(store, look(store, "production")).bundle == b
 
 
+def test_what_an_alias_has_just_left_is_kept_whatever_age_is_asked_for(
+    four: tuple[Store, Parts, list[str]],
+) -> None:
+    store, _, (a, b, c, d) = four
+    for digest, minutes in ((d, 500), (a, 90), (b, 20)):
+        set_alias(store, "production", digest, NOW - timedelta(minutes=minutes))
+    roll_back(store, look(store, "production"))  # to a; the next one would lead to d
+    aged(store)
+    told = {bundle.digest for bundle in removable(store, timedelta(0), NOW)}
+    assert told == {c}, "b was left just now"
+    assert {bundle.digest for bundle in collect(store, timedelta(0), NOW)} == told
+
+
 def test_what_was_just_sealed_is_kept_until_its_alias_moves(four: tuple[Store, Parts, list[str]]) -> None:
     store, _, digests = four
     assert collect(store, timedelta(0), NOW) == ()
