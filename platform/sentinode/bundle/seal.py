@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 from pathlib import Path
 
 import safetensors
@@ -25,7 +26,7 @@ from sentinode.bundle.golden import Golden, probabilities
 from sentinode.bundle.onnx_model import OnnxModel
 from sentinode.bundle.pins import pinned
 from sentinode.bundle.verify import check_int8
-from sentinode.errors import BundleError, PreconditionFailedError
+from sentinode.errors import BundleError, IntegrityError, PreconditionFailedError
 from sentinode.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ def seal(
 
     Before anything is written, ONNX Runtime must load the graph and reproduce the golden probabilities to
     ``GOLDEN_TOLERANCE``, and the dense graph must score a tile as the patch graph scores its patches. Sealing the
-    same content again changes nothing and returns the same digest; a run that was killed in between is completed.
+    same content again changes nothing and returns the same digest; a run that was killed in between is completed, and
+    a file that was damaged is replaced.
 
     Raises BundleError where a part is damaged or the parts do not fit together, StoreError where the store
     fails.
@@ -81,10 +83,10 @@ def seal(
     prefix = bundle_prefix(digest)
     with pinned(store, digest):
         for name, path in paths.items():
-            if _is_missing(store, prefix + name, files[name]):
+            if not _is_intact(store, prefix + name, files[name]):
                 store.upload(path, prefix + name)
         for name, data in made.items():
-            if _is_missing(store, prefix + name, files[name]):
+            if not _is_intact(store, prefix + name, files[name]):
                 store.put(prefix + name, data)
         _put_card(store, prefix + CARD_NAME, card_bytes)
     logger.info("sealed bundle %s (%s) in %s", digest, card.name, store.url)
@@ -103,9 +105,17 @@ def _put_card(store: Store, key: str, card_bytes: bytes) -> None:
             ) from None
 
 
-def _is_missing(store: Store, key: str, record: FileRecord) -> bool:
+def _is_intact(store: Store, key: str, record: FileRecord) -> bool:
+    """Whether the registry holds the file as the card says; one of the right size is read, for it may be damaged."""
     info = store.stat(key)
-    return info is None or info.size_bytes != record.size_bytes
+    if info is None or info.size_bytes != record.size_bytes:
+        return False
+    with tempfile.TemporaryDirectory(prefix="sentinode-seal-") as folder:
+        try:
+            store.download(key, Path(folder, "file"), sha256=record.sha256, size_bytes=record.size_bytes)
+        except IntegrityError:
+            return False
+    return True
 
 
 def _check_safetensors(path: Path) -> None:

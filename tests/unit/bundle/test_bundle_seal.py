@@ -92,6 +92,19 @@ def test_truncated_or_missing_file_is_refused(
         open_bundle(store, digest, tmp_path / "cache")
 
 
+@pytest.mark.parametrize("name", FILE_NAMES)
+def test_sealing_anew_repairs_a_damaged_file(
+    sealed: tuple[Store, str, Parts], tmp_path: Path, name: str
+) -> None:
+    store, digest, parts = sealed
+    path = _file(store, digest, name)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert parts.seal(store) == digest
+    assert open_bundle(store, digest, tmp_path / "cache").digest == digest
+
+
 def test_changed_card_is_refused(sealed: tuple[Store, str, Parts], tmp_path: Path) -> None:
     store, digest, parts = sealed
     path = _file(store, digest, "card.json")
