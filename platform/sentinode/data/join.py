@@ -12,7 +12,7 @@ from sentinode.data.contradictions import find_contradicted
 from sentinode.data.manifest import MANIFEST_NAME, Dropped, Manifest, ShardRecord, SplitSummary, load_manifest
 from sentinode.data.repeats import find_repeated
 from sentinode.data.trim import trim_shard
-from sentinode.errors import ConfigError, LabelConflictError, ObjectNotFoundError, SentinodeError
+from sentinode.errors import ConfigError, IntegrityError, LabelConflictError, LeakError, ObjectNotFoundError
 from sentinode.schema import Split
 from sentinode.storage import Store, open_store
 
@@ -58,12 +58,9 @@ def join(urls: Sequence[str], dataset: str, out: str, progress: Callable[[int, i
     store.put(UNCHECKED, joined.to_json())
     try:
         report = audit([store.locate(UNCHECKED)], near_duplicates=False)
-        check_leaks(
-            report,
-            REMEDY,
-        )
+        check_leaks(report, REMEDY)
         _check_labels(report)
-    except SentinodeError:
+    except (LeakError, LabelConflictError, IntegrityError):  # and not what the store may do better next time
         for shard in joined.shards:
             store.delete(shard.name)
         raise
@@ -137,7 +134,8 @@ def _copy_shard(shard: ShardRecord, cache: ShardCache, rows: Sequence[int], stor
     if rows:
         whole, shard = trim_shard(shard, cache, rows)
         store.put(shard.name, whole)
-    # Each is looked at once more, by its checksum, when the splits are compared.
+    # Copies in a folder are looked at once more, by their checksums, when the splits are compared. Of those in S3 the
+    # node cache has the source's; there an upload is whole or is not there, and its name holds a digest of its content.
     elif there is None or there.size_bytes != shard.size_bytes:
         with cache.lease(shard):
             store.upload(cache.path(shard), shard.name)

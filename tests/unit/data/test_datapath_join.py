@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from audit_parts import plain, write
@@ -11,7 +12,14 @@ from sentinode.data.columns import read_columns
 from sentinode.data.ingest.verify import verify_manifest
 from sentinode.data.join import UNCHECKED, join
 from sentinode.data.manifest import MANIFEST_NAME, Manifest, load_manifest
-from sentinode.errors import ConfigError, LabelConflictError, LeakError, ObjectNotFoundError
+from sentinode.errors import (
+    ConfigError,
+    IntegrityError,
+    LabelConflictError,
+    LeakError,
+    ObjectNotFoundError,
+    StoreError,
+)
 from sentinode.schema import Split
 from sentinode.storage import ObjectInfo, open_store
 from sentinode.storage.local import LocalStore
@@ -60,6 +68,19 @@ def test_again_it_is_left_and_killed_it_goes_on(tmp_path: Path, monkeypatch: pyt
     assert len(copied) == 3
     with pytest.raises(ConfigError, match="made of something else"):
         joined(tmp_path, *reversed(urls))
+
+
+def test_what_was_copied_stays_when_the_store_fails_and_goes_when_it_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = (base(tmp_path), write(tmp_path, "more", {Split.TRAIN: plain(range(50, 57))}))
+    for failure, left in ((StoreError("timed out"), 3), (IntegrityError("damaged"), 0)):
+        with monkeypatch.context() as patched:
+            patched.setattr("sentinode.data.join.audit", Mock(side_effect=failure))
+            with pytest.raises(type(failure)):
+                joined(tmp_path, *urls)
+        assert len(list(open_store(str(tmp_path / "both")).list())) == left
+    assert joined(tmp_path, *urls).splits[Split.TRAIN].samples == 37
 
 
 def _interrupt(done: int, total: int) -> None:
