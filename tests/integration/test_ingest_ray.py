@@ -135,6 +135,38 @@ def test_bytes_do_not_depend_on_what_is_remembered(tmp_path: Path, monkeypatch: 
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_of_two_ingests_into_one_place_the_first_stands(bucket: str, tmp_path: Path, overwrite: bool) -> None:
+    write_classes(tmp_path / "in", noise_patches(40), balanced(40))
+    out = f"{bucket}/race-{overwrite}"
+    config = IngestConfig(source=str(tmp_path / "in"), out=out, overwrite=overwrite)
+    if overwrite:
+        ingest(config, Steps())
+    made = []
+
+    def overtaken(step: str, done: int, total: int) -> None:
+        if (step, done, made) == ("write", total, []):
+            made.append(ingest(config.model_copy(update={"split_seed": 5}), Steps()))
+
+    with pytest.raises(ConfigError, match="another ingest has meanwhile written"):
+        ingest(config.model_copy(update={"split_seed": 1}), overtaken)
+    assert load_manifest(out)[0] == made[0]
+    assert verify_manifest(out) == []
+
+
+def test_two_ingests_that_make_the_same_both_succeed(tmp_path: Path) -> None:
+    write_classes(tmp_path / "in", noise_patches(40), balanced(40))
+    config = IngestConfig(source=str(tmp_path / "in"), out=str(tmp_path / "out"))
+    made = []
+
+    def overtaken(step: str, done: int, total: int) -> None:
+        if (step, done, made) == ("write", total, []):
+            made.append(ingest(config, Steps()))
+
+    assert ingest(config, overtaken) == made[0]
+    assert verify_manifest(config.out) == []
+
+
 KILLED = """
 import os, signal, sys
 from sentinode.data.ingest.config import IngestConfig

@@ -31,7 +31,13 @@ from sentinode.data.sources import Listing, Source, SourceItem
 from sentinode.distributed.cluster import ray_session
 from sentinode.distributed.slide_samples import list_slides, sample_slides
 from sentinode.distributed.tasks import Progress, finished, run_tasks
-from sentinode.errors import ConfigError, LabelConflictError, SourceError
+from sentinode.errors import (
+    ConfigError,
+    LabelConflictError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    SourceError,
+)
 from sentinode.schema import PATCH_BYTES, PATCH_PX
 from sentinode.storage import Store, open_store
 
@@ -48,8 +54,8 @@ def ingest(config: IngestConfig, progress: Progress) -> Manifest:
     """Make the data set that ``config`` describes; returns its manifest once that stands in the store.
 
     A data set of the same settings and input (names, sizes, labels, slides) is returned as it is. Raises
-    ConfigError where another one stands there and ``overwrite`` is not set, SourceError and its kinds for
-    what is wrong with the source, StoreError where the store fails.
+    ConfigError where another one stands there and ``overwrite`` is not set, or comes to stand there meanwhile,
+    SourceError and its kinds for what is wrong with the source, StoreError where the store fails.
     """
     store = open_store(config.out)
     source: Source
@@ -68,7 +74,7 @@ def ingest(config: IngestConfig, progress: Progress) -> Manifest:
             progress("list", 0, 1)
             listing = source.listing()
             progress("list", 1, 1)
-        standing = _standing(config, listing, store)
+        standing, replaced = _standing(config, listing, store)
         if standing is not None:
             log.info("%s is up to date; set overwrite to make it anew", store.locate(MANIFEST_NAME))
             return standing
@@ -79,24 +85,45 @@ def ingest(config: IngestConfig, progress: Progress) -> Manifest:
             manifest = _make(config, source, listing, store, progress)
         finally:
             _close_everywhere(source)
-    store.put(MANIFEST_NAME, manifest.to_json())
+    _publish(store, manifest, replaced)
     _tidy(store, manifest)
     return manifest
 
 
-def _standing(config: IngestConfig, listing: Listing, store: Store) -> Manifest | None:
-    """The finished data set at ``out`` if it is the one asked for, None if there is none or it is to be
-    replaced."""
-    if config.overwrite or store.stat(MANIFEST_NAME) is None:
-        return None
-    manifest = Manifest.from_json(store.get(MANIFEST_NAME), store.locate(MANIFEST_NAME))
+def _standing(config: IngestConfig, listing: Listing, store: Store) -> tuple[Manifest | None, str | None]:
+    """The finished data set at ``out`` if it is the one asked for, else None; and the etag of what stands there."""
+    try:
+        data, etag = store.get_with_etag(MANIFEST_NAME)
+    except ObjectNotFoundError:
+        return None, None
+    if config.overwrite:
+        return None, etag
+    manifest = Manifest.from_json(data, store.locate(MANIFEST_NAME))
     if manifest.recipe_digest == config.recipe_digest(listing.digest()):
-        return manifest
+        return manifest, etag
     raise ConfigError(
         f"{store.url} holds {manifest.dataset} ({manifest.source}), made of other input or settings",
         "an empty place, or the same source and settings",
         "choose another --out, or replace it with --overwrite",
     )
+
+
+def _publish(store: Store, manifest: Manifest, replaced: str | None) -> None:
+    """Put the manifest where none stands, or over the one with the etag ``replaced``.
+
+    The shards of an ingest that has ended there meanwhile are not this one's to remove, and this one's are gone by now:
+    ConfigError, unless it made the same.
+    """
+    data = manifest.to_json()
+    try:
+        store.put(MANIFEST_NAME, data, if_none_match=replaced is None, if_match=replaced)
+    except PreconditionFailedError as error:
+        if store.get(MANIFEST_NAME) != data:
+            raise ConfigError(
+                f"another ingest has meanwhile written to {store.url}",
+                "one ingest at a time for each --out",
+                "choose another --out, or replace what stands there with --overwrite",
+            ) from error
 
 
 def _make(
