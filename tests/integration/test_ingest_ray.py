@@ -102,8 +102,10 @@ def test_h5_and_gz_give_the_same_patches_and_clean_up(
     assert found[0].splits == found[1].splits
     for name in ("plain", "packed"):
         assert verify_manifest(str(tmp_path / f"{name}-out")) == []
+    packed = IngestConfig(source=str(tmp_path / "packed"), out=str(tmp_path / "packed-out"), dataset="pcam")
+    assert ingest(packed, Steps()) == found[1]
     after = set(Path(tempfile.gettempdir()).glob("sentinode-unpacked-*/*.raw"))
-    assert after <= before, "unpacked patches are removed"
+    assert after <= before, "unpacked patches are removed, also where nothing was to be done"
 
 
 def test_repeating_is_quick_and_other_settings_need_overwrite(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def ingest(config: IngestConfig, progress: Progress) -> Manifest:
             source, listing = sample_slides(config, cohort, store, progress)
         else:
             source = config.open_source()
+            stack.callback(source.close)  # listing unpacks, also where nothing is left to be done
             progress("list", 0, 1)
             listing = source.listing()
             progress("list", 1, 1)

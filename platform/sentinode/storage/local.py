@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
-from sentinode.errors import IntegrityError, ObjectNotFoundError, PreconditionFailedError
+from sentinode.errors import ConfigError, IntegrityError, ObjectNotFoundError, PreconditionFailedError
 from sentinode.storage.files import HIDDEN, Receipt, copy, sync, temporary_beside, typed_os_errors, walk
 from sentinode.storage.interface import ObjectInfo, Progress
 from sentinode.storage.urls import check_condition, check_key, check_prefix
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,8 @@ class LocalStore:
             for folder, _, files in walk(top, _unless_missing, linked=linked):
                 at = Path(folder).relative_to(self.folder)
                 names += [(at / name).as_posix() for name in files if not name.startswith(HIDDEN)]
-        for name in sorted((n for n in names if n.startswith(prefix)), key=str.encode):
+        keys = [name for name in names if name.startswith(prefix) and self._is_key(name)]
+        for name in sorted(keys, key=str.encode):
             info = self.stat(name)
             if info is not None:
                 yield info
@@ -125,6 +130,14 @@ class LocalStore:
             if path.is_file():
                 with _locked(path.parent):
                     path.unlink(missing_ok=True)
+
+    def _is_key(self, name: str) -> bool:
+        try:
+            check_key(name)
+        except ConfigError:
+            _leave_out(f"{self.folder}/{name}")
+            return False
+        return True
 
     def _path(self, key: str) -> Path:
         path = self.folder / check_key(key)
@@ -151,6 +164,12 @@ def _publish(temporary: Path, path: Path, *, if_none_match: bool = False, if_mat
         etag = _etag(path.stat())
     sync(path.parent)
     return etag
+
+
+@cache
+def _leave_out(path: str) -> None:
+    """Told once: stores are listed again and again."""
+    log.warning("%a is left out: its name can be no key (control characters, not UTF-8 or too long)", path)
 
 
 @contextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import gzip
+import io
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -27,6 +29,17 @@ def read_all(source: Source) -> Patches:
     items = source.listing().items(range(len(source.listing())))
     pixels = {item.index: found for item, found in source.read(items)}
     return np.stack([pixels[i] for i in range(len(items))])
+
+
+def refusing(call: Callable[..., object], closed: Path) -> Callable[..., object]:
+    """``call`` as it is for somebody who may not read ``closed``; the tests may be root, who may read all."""
+
+    def refuse(path: object, *args: object, **settings: object) -> object:
+        if str(path) == str(closed):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return call(path, *args, **settings)
+
+    return refuse
 
 
 class TestKaggle:
@@ -275,14 +288,7 @@ class TestFolder:
     def test_a_folder_that_cannot_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_classes(tmp_path, noise_patches(4), [0, 1, 0, 1])
         (tmp_path / "1" / "closed").mkdir()
-        scandir = os.scandir
-
-        def refusing(path: str) -> object:
-            if str(path).endswith("closed"):
-                raise PermissionError(errno.EACCES, "Permission denied", str(path))
-            return scandir(path)
-
-        monkeypatch.setattr(os, "scandir", refusing)
+        monkeypatch.setattr(os, "scandir", refusing(os.scandir, tmp_path / "1" / "closed"))
         with pytest.raises(SourceError, match=r"1/closed cannot be read \(Permission denied\)"):
             detect(tmp_path).listing()
 
@@ -319,6 +325,14 @@ class TestDetect:
         with pytest.raises(SourceError, match=r"several layouts \(kaggle, pcam-h5\)"):
             detect(tmp_path)
         assert open_source("pcam-h5", tmp_path).kind == "pcam-h5"
+
+    @pytest.mark.parametrize("closed", ["train_labels.csv", "train", ""])
+    def test_what_may_not_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
+        write_kaggle(tmp_path, noise_patches(2), [0, 1])
+        for module, name in ((io, "open"), (os, "scandir"), (os, "listdir"), (os, "stat")):
+            monkeypatch.setattr(module, name, refusing(getattr(module, name), tmp_path / closed))
+        with pytest.raises(SourceError, match=r"cannot be read \(Permission denied\)"):
+            detect(tmp_path).listing()
 
     def test_wrong_kind(self, tmp_path: Path) -> None:
         with pytest.raises(SourceError, match="does not look like kaggle"):

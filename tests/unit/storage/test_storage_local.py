@@ -117,6 +117,17 @@ def test_folders_are_no_objects(tmp_path: Path) -> None:
     assert store.get("a/b") == b"1"
 
 
+def test_names_that_can_be_no_key_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = LocalStore(tmp_path)
+    store.put("k", b"1")
+    for name in (b"\xff.tif", b"Icon\r"):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"")
+    assert [info.key for info in store.list()] == [info.key for info in store.list()] == ["k"]
+    assert len(caplog.records) == 2, "each is told once"
+    assert "Icon\\r" in caplog.text
+    caplog.text.encode()
+
+
 def test_linked_folders_are_listed_where_asked_for(tmp_path: Path) -> None:
     LocalStore(tmp_path / "big").put("n.tif", b"1")
     store = LocalStore(tmp_path / "slides")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-from sentinode.data.sources.base import BadImage, Column, Listing, Pixels, Source, SourceItem
+from sentinode.data.sources.base import BadImage, Column, Listing, Pixels, Source, SourceItem, readable
 from sentinode.data.sources.folder import FolderSource
 from sentinode.data.sources.kaggle import KaggleSource
 from sentinode.data.sources.pcam_h5 import PcamSource
@@ -35,6 +35,7 @@ LAYOUTS: Final[dict[FolderKind, str]] = {
 _SHOWN = 12
 
 
+@readable()
 def detect(folder: Path, positive_class: str | None = None) -> Source:
     """The source of a folder whose layout is recognised by what lies in it.
 
@@ -59,6 +60,7 @@ def detect(folder: Path, positive_class: str | None = None) -> Source:
     )
 
 
+@readable()
 def open_source(kind: FolderKind, folder: Path, positive_class: str | None = None) -> Source:
     """The source of a folder whose layout is known. Raises SourceError where it does not look like it."""
     if not folder.is_dir() or not (source := _source(kind, folder, positive_class)).matches(folder):

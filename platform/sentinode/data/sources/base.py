@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from sentinode.errors import SourceError
 from sentinode.schema import Split
 
 Pixels = npt.NDArray[np.uint8]
@@ -148,6 +150,19 @@ class Source(Protocol):
     def close(self) -> None:
         """Remove what reading has left on this node's local disk."""
         ...
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Turn a file or folder that may not be read into a SourceError."""
+    try:
+        yield
+    except PermissionError as error:
+        raise SourceError(
+            f"{error.filename} cannot be read ({error.strerror})",
+            "a source that may be read",
+            "change its permissions",
+        ) from error
 
 
 def slide_columns(slides: Sequence[str | None]) -> tuple[Column, Column, Column]:

@@ -10,7 +10,16 @@ from typing import Final
 
 import numpy as np
 
-from sentinode.data.sources.base import SPLITS, UNKNOWN, BadImage, Column, Listing, Pixels, SourceItem
+from sentinode.data.sources.base import (
+    SPLITS,
+    UNKNOWN,
+    BadImage,
+    Column,
+    Listing,
+    Pixels,
+    SourceItem,
+    readable,
+)
 from sentinode.data.sources.images import SUFFIXES, decode_image
 from sentinode.errors import SourceError
 from sentinode.schema import Split
@@ -74,6 +83,7 @@ class FolderSource:
         groups = [g for d in _folders(folder) for g in (_folders(d) if _split_of(d) else [d])]
         return any(_holds_image(group, lambda _: None) for group in groups)
 
+    @readable()
     def listing(self) -> Listing:
         """All images, by split, class and name.
 

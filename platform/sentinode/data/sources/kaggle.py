@@ -22,6 +22,7 @@ from sentinode.data.sources.base import (
     Listing,
     Pixels,
     SourceItem,
+    readable,
     slide_columns,
 )
 from sentinode.data.sources.images import decode_image
@@ -50,6 +51,7 @@ class KaggleSource:
         """Whether ``folder`` looks like this layout."""
         return (folder / LABELS).is_file()
 
+    @readable()
     def listing(self) -> Listing:
         """Labelled patches in the order of the table, then the test folder by name.
 

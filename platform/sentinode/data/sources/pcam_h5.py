@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from sentinode.data.sources.base import SPLITS, BadImage, Listing, Pixels, SourceItem, slide_columns
+from sentinode.data.sources.base import SPLITS, BadImage, Listing, Pixels, SourceItem, readable, slide_columns
 from sentinode.data.sources.folder import SPLIT_NAMES
 from sentinode.data.sources.h5_rows import close_rows, gunzipped, open_h5, open_rows
 from sentinode.data.sources.known import slide_warnings
@@ -47,6 +47,7 @@ class PcamSource:
         """Whether ``folder`` holds at least one of PCam's arrays."""
         return any(parts.keys() & {"x", "y"} for parts in find_files(folder).values())
 
+    @readable()
     def listing(self) -> Listing:
         """All rows of train, valid, test, in this order.
 

@@ -15,7 +15,16 @@ from typing import Final
 
 import numpy as np
 
-from sentinode.data.sources.base import SPLITS, BadImage, Column, Listing, Pixels, SourceItem, slide_columns
+from sentinode.data.sources.base import (
+    SPLITS,
+    BadImage,
+    Column,
+    Listing,
+    Pixels,
+    SourceItem,
+    readable,
+    slide_columns,
+)
 from sentinode.data.sources.images import decode_image
 from sentinode.data.sources.known import slide_warnings
 from sentinode.data.sources.table import check_unique, parse_labels, read_table
@@ -59,6 +68,7 @@ class WildsSource:
         """Whether ``folder`` looks like this layout."""
         return (folder / TABLE).is_file() and (folder / PATCHES).is_dir()
 
+    @readable()
     def listing(self) -> Listing:
         """Patches in the order of the table.
 
