@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from errno import EISDIR
+from os import strerror
 from pathlib import Path
 
 from pydantic import Field
@@ -13,6 +15,7 @@ from sentinode.data.audit import AuditReport, Overlap, audit
 from sentinode.data.manifest import load_manifest
 from sentinode.logs import progress_bars
 from sentinode.storage import StoreUrl
+from sentinode.storage.files import temporary_beside, typed_os_errors
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +28,7 @@ class AuditConfig(Frozen):
     near_duplicates: bool = True
     """Look for patches that are alike but for turning, mirroring, recompression or staining as well."""
     json_file: Path | None = None
-    """Write the whole report there as JSON."""
+    """Write the whole report there as JSON; missing folders are made."""
 
 
 FLAGS = AuditConfig
@@ -33,6 +36,8 @@ FLAGS = AuditConfig
 
 def run(config: AuditConfig) -> int:
     """Exit code 1 when patches, slides or patients stand on both sides of a split; 0 otherwise."""
+    if config.json_file:
+        _check_writable(config.json_file)
     manifests = [load_manifest(url)[0] for url in config.manifests]
     total = sum(part.samples for manifest in manifests for part in manifest.splits.values())
     done = 0
@@ -45,10 +50,19 @@ def run(config: AuditConfig) -> int:
 
         report = audit(config.manifests, near_duplicates=config.near_duplicates, progress=tell)
     if config.json_file:
-        config.json_file.write_bytes(report.to_json())
+        with typed_os_errors(str(config.json_file)):
+            config.json_file.write_bytes(report.to_json())
     for line in describe(report):
         log.info("%s", line)
     return 1 if report.exact_leaks else 0
+
+
+def _check_writable(path: Path) -> None:
+    """Tell before the work, and not after it, that no report can be written there."""
+    with typed_os_errors(str(path)), temporary_beside(path) as trial:
+        trial.touch()
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, strerror(EISDIR))
 
 
 def describe(report: AuditReport) -> list[str]:

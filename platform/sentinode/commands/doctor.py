@@ -8,13 +8,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from sentinode.config import Frozen
+from sentinode.data.cache import default_folder
 from sentinode.errors import SentinodeError
 
 State = Literal["ok", "note", "fix"]
@@ -112,7 +112,7 @@ def _machine() -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     yield Finding("machine", "ok", f"{cores} cores, {memory_bytes / 2**30:.0f} GiB of memory")
-    cache = Path(os.environ.get("SENTINODE_CACHE", "~/.cache/sentinode/shards")).expanduser()
+    cache = default_folder().absolute()
     existing = next(p for p in (cache, *cache.parents) if p.exists())
     free_bytes = shutil.disk_usage(existing).free
     low = free_bytes < MIN_FREE_DISK_BYTES

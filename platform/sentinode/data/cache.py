@@ -172,7 +172,7 @@ class ShardCache:
 def default_folder() -> Path:
     """``$SENTINODE_CACHE``, or ``~/.cache/sentinode/shards``."""
     named = os.environ.get(CACHE_VARIABLE)
-    return Path(named) if named else Path.home() / ".cache" / "sentinode" / "shards"
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "sentinode" / "shards"
 
 
 def _name(record: ShardRecord) -> str:

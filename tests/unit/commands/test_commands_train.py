@@ -44,9 +44,22 @@ def test_an_exact_leak_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_the_audit_names_the_leak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     leaking(str(tmp_path / "data"))
-    assert cli.run_step("audit", [str(tmp_path / "data"), "--json-file", str(tmp_path / "audit.json")]) == 1
+    report = tmp_path / "new" / "audit.json"
+    assert cli.run_step("audit", [str(tmp_path / "data"), "--json-file", str(report)]) == 1
     assert "LEAK" in capsys.readouterr().err
-    assert b'"exact duplicate"' in (tmp_path / "audit.json").read_bytes()
+    assert b'"exact duplicate"' in report.read_bytes()
+    assert list(report.parent.iterdir()) == [report]
+
+
+def test_the_audit_tells_first_that_its_report_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path, tmp_path / "file" / "audit.json"):
+        assert cli.run_step("audit", [str(tmp_path / "no-data"), "--json-file", str(place)]) == 1
+        shown = capsys.readouterr().err
+        assert str(place) in shown
+        assert "no-data" not in shown
 
 
 def test_a_clean_data_set_passes_the_audit(tmp_path: Path) -> None:

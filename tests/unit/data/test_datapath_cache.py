@@ -242,6 +242,8 @@ def test_the_default_folder_comes_from_the_environment(
 ) -> None:
     monkeypatch.setenv("SENTINODE_CACHE", str(tmp_path))
     assert default_folder() == tmp_path
+    monkeypatch.setenv("SENTINODE_CACHE", "~/shards")  # in a file of variables no shell expands it
+    assert default_folder() == Path.home() / "shards"
     monkeypatch.delenv("SENTINODE_CACHE")
     assert default_folder() == Path.home() / ".cache" / "sentinode" / "shards"
 
