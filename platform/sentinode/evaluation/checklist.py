@@ -168,7 +168,7 @@ def _calibration(report: EvaluationReport) -> str:
 
 def _disjoint(result: SplitResult) -> str:
     slides = (
-        "Slides are known."
+        "Slides are known as far as patches name theirs."
         if result.slides is not None
         else "Slides are unknown, so overlap of slides is too."
     )
