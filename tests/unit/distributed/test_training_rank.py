@@ -41,7 +41,7 @@ def test_an_error_of_one_rank_alone_is_raised(
     monkeypatch.setattr(rank, "get_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(rank, "train_here", fail)
     if returned:
-        assert rank.train_rank(experiment, 1, LoaderConfig(), None) is error
+        assert rank.train_rank(experiment, "driver", 1, LoaderConfig(), None) is error
     else:
         with pytest.raises(type(error)):
-            rank.train_rank(experiment, 1, LoaderConfig(), None)
+            rank.train_rank(experiment, "driver", 1, LoaderConfig(), None)
