@@ -81,9 +81,10 @@ resource "aws_eks_node_group" "this" {
   ami_type        = each.value.gpu ? "AL2023_x86_64_NVIDIA" : "AL2023_x86_64_STANDARD"
   capacity_type   = each.value.spot ? "SPOT" : "ON_DEMAND"
 
+  # By the third the cluster autoscaler knows that a node's GPU is still to come, and starts no second node for the pod that waits for it.
   labels = merge(
     { "sentinode/capacity" = each.value.spot ? "spot" : "on-demand" },
-    each.value.gpu ? { "sentinode/accelerator" = "gpu" } : {},
+    each.value.gpu ? { "sentinode/accelerator" = "gpu", "k8s.amazonaws.com/accelerator" = "nvidia" } : {},
   )
 
   scaling_config {
