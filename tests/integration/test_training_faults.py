@@ -156,6 +156,7 @@ def test_a_driver_that_is_interrupted_or_killed_is_resumed_by_the_same_command(t
     assert (whole / weights).read_bytes() == (cut / weights).read_bytes()
 
 
+@pytest.mark.timeout(1200)
 def test_of_two_commands_on_one_run_the_later_one_goes_on(tmp_path: Path) -> None:
     write_lesson(str(tmp_path / "data"), train=640)
     run = tmp_path / "run"
