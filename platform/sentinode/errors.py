@@ -5,6 +5,14 @@ They cross process borders (Ray), so they survive pickling: all state is in ``ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+
+def first_of(names: Sequence[str], show: int = 5) -> str:
+    """``a, b, c and 5 more``, to name in a message what may be many."""
+    more = f" and {len(names) - show} more" if len(names) > show else ""
+    return f"{', '.join(names[:show])}{more}"
+
 
 class SentinodeError(Exception):
     """Base of every error that a user can cause or mend.

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from sentinode import errors
-from sentinode.errors import RequestError, SentinodeError
+from sentinode.errors import RequestError, SentinodeError, first_of
 
 KINDS = [
     kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SentinodeError)
@@ -28,3 +28,9 @@ def test_status_survives_pickling() -> None:
 
 def test_only_what_is_known_is_said() -> None:
     assert str(SentinodeError("found only")) == "found only"
+
+
+def test_of_many_names_the_first_are_told_and_the_others_counted() -> None:
+    assert first_of([]) == ""
+    assert first_of(["a", "b"], 2) == "a, b"
+    assert first_of(["a", "b", "c"], 2) == "a, b and 1 more"

@@ -14,13 +14,12 @@ from sentinode.cohort.sample import SHIFTED, Corner, SlideSample
 from sentinode.data.ingest.sampling import SamplingConfig
 from sentinode.data.places import reference
 from sentinode.data.sources.base import SPLITS, UNKNOWN, Listing, slide_columns
-from sentinode.errors import SourceError
+from sentinode.errors import SourceError, first_of
 from sentinode.schema import Split
 
 Counts = NDArray[np.int64]
 
 _DOUBTFUL: Final = ("nearly_everything", "no_contrast")
-_SHOWN: Final = 5
 
 
 def choose(
@@ -134,6 +133,5 @@ def _warnings(samples: Sequence[SlideSample], faults: Sequence[tuple[str, str | 
         ),
     ):
         if names:
-            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            found.append(f"{len(names)} slides have {what} ({', '.join(names[:_SHOWN])}{more})")
+            found.append(f"{len(names)} slides have {what} ({first_of(names)})")
     return found

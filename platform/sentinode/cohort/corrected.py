@@ -23,14 +23,13 @@ from sentinode.data.ingest.sampling import SamplingConfig
 from sentinode.data.places import reference
 from sentinode.data.sources.base import SPLITS, Listing, slide_columns
 from sentinode.data.sources.known import is_official_test
-from sentinode.errors import SourceError
+from sentinode.errors import SourceError, first_of
 from sentinode.schema import Split
 from sentinode.slides.corrections import SCORE, SUFFIX, Corrections, read_corrections
 from sentinode.slides.listing import names_of, slides_among
 from sentinode.slides.reader import open_slide
 from sentinode.storage import Store, absolute_url, join_url, open_parent, open_store
 
-_SHOWN: Final = 5
 _OF_MODELS: Final = (".tissue.geojson", ".lesions.geojson")
 """What a model wrote of a slide."""
 UNKNOWN_PROBABILITY: Final = 0.5
@@ -79,9 +78,8 @@ def corrected_patches(config: IngestConfig) -> tuple[SlideSource, Listing]:
 def _warnings(files: Sequence[Corrections]) -> Iterable[str]:
     tests = sorted(found.slide.slide for found in files if is_official_test(found.slide.slide))
     if tests:
-        more = f" and {len(tests) - _SHOWN} more" if len(tests) > _SHOWN else ""
         yield (
-            f"{len(tests)} corrected slides are test slides of Camelyon16 ({', '.join(tests[:_SHOWN])}{more}): a model "
+            f"{len(tests)} corrected slides are test slides of Camelyon16 ({first_of(tests)}): a model "
             "that trains on them must not be measured on them; take their files out of the folder to leave them out"
         )
     for found in files:

@@ -25,7 +25,7 @@ from sentinode.data.sources.known import (
     negatives_usable,
     slide_defect,
 )
-from sentinode.errors import SourceError
+from sentinode.errors import SourceError, first_of
 from sentinode.evaluation.slide_reference import read_camelyon16_reference, read_stage_labels
 from sentinode.schema import NodeClass, Split
 from sentinode.slides.listing import SUFFIXES, SlideObject, slides_among
@@ -36,7 +36,6 @@ REFERENCE: Final = "reference.csv"
 STAGE_LABELS: Final = "stage_labels.csv"
 _NO_ANNOTATIONS: Final = (".tissue", ".lesions", ".corrections", "_mask", ".heat_map")
 """Ends of names of what others made of a slide."""
-_SHOWN: Final = 5
 _Found = TypeVar("_Found", SlideObject, ObjectInfo)
 
 
@@ -175,5 +174,4 @@ def _unusable(
 
 
 def _sentence(reason: str, names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} slides {reason}: left out ({', '.join(names[:_SHOWN])}{more})"
+    return f"{len(names)} slides {reason}: left out ({first_of(names)})"

@@ -24,7 +24,7 @@ from sentinode.distributed.score_actors import Pool, got, started
 from sentinode.distributed.scoring_config import Compute, ScoringSettings
 from sentinode.distributed.slide_worker import SlidePlan, lesion_point
 from sentinode.distributed.tile_scorer import method_for
-from sentinode.errors import EvaluationError, ManifestError, ObjectNotFoundError, SentinodeError
+from sentinode.errors import EvaluationError, ManifestError, ObjectNotFoundError, SentinodeError, first_of
 from sentinode.evaluation.slide_record import (
     SLIDES_NAME,
     SlideScore,
@@ -138,7 +138,7 @@ def _with_earlier(store: Store, records: Sequence[SlideScore], digest: str) -> t
         log.warning(
             "%d slides were scored by another model or other settings, and leave the table: %s",
             len(otherwise),
-            ", ".join(sorted(otherwise)[:5]),
+            first_of(sorted(otherwise)),
         )
     return tuple(found[name] for name in sorted(found))
 

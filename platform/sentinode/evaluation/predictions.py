@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from sentinode.errors import EvaluationError
+from sentinode.errors import EvaluationError, first_of
 from sentinode.evaluation.calibrator import Calibration, sigmoid
 from sentinode.storage.interface import Store
 
@@ -249,7 +249,6 @@ def _check_file(table: Any, where: str) -> dict[str, str]:
     return metadata
 
 
-def _first(keys: TextArray, show: int = 3) -> str:
+def _first(keys: TextArray) -> str:
     """``patches a, b, c and 5 more``, for errors."""
-    more = f" and {len(keys) - show} more" if len(keys) > show else ""
-    return f"patch{'es' if len(keys) > 1 else ''} {', '.join(keys[:show].tolist())}{more}"
+    return f"patch{'es' if len(keys) > 1 else ''} {first_of(keys.tolist(), 3)}"

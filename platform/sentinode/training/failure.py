@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import distributed, nn
 
 from sentinode.data.loader import Batch
-from sentinode.errors import ConfigError, ManifestError, SentinodeError, StoreError, TrainingError
+from sentinode.errors import ConfigError, ManifestError, SentinodeError, StoreError, TrainingError, first_of
 from sentinode.storage import Store
 from sentinode.training.context import RankContext
 from sentinode.training.feeds import Feeds
@@ -87,7 +87,9 @@ def loss_error(
     if context.world_size > 1:
         found = [None] * context.world_size
         distributed.all_gather_object(found, mine)
-    named = "; ".join(f"rank {rank}: {_some(keys)}" for rank, keys in enumerate(found) if keys is not None)
+    named = "; ".join(
+        f"rank {rank}: {first_of(keys, _NAMED)}" for rank, keys in enumerate(found) if keys is not None
+    )
     largest = max(float(weight.detach().abs().max()) for weight in net.parameters())
     return TrainingError(
         f"the training loss of epoch {where.epoch}, step {where.step} is {result.loss} at learning rate {where.lr:g}, "
@@ -96,11 +98,6 @@ def loss_error(
         f"look at the batch kept in {store.locate('failures')}; with large weights, lower train.lr, set "
         "train.clip_norm, or set train.precision to fp32",
     )
-
-
-def _some(keys: list[str]) -> str:
-    more = len(keys) - _NAMED
-    return ", ".join(keys[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _keep(store: Store, key: str, batch: Batch, keys: list[str]) -> None:

@@ -14,7 +14,7 @@ from sentinode.data.ingest.carve import carve_by_both, carve_by_group
 from sentinode.data.ingest.config import IngestConfig
 from sentinode.data.ingest.split import Indices, Int8s
 from sentinode.data.sources.base import SPLITS, UNKNOWN, Column, Listing
-from sentinode.errors import LeakError
+from sentinode.errors import LeakError, first_of
 from sentinode.schema import Split
 
 log = logging.getLogger(__name__)
@@ -104,9 +104,8 @@ def _check_leaks(what: str, column: Column, members: Indices, codes: Int8s) -> N
     found, sides = np.unique(pairs[0], return_counts=True)
     leaking = [column.names[code] for code in found[sides > 1]]
     if leaking:
-        more = f" and {len(leaking) - _LEAKS_SHOWN} more" if len(leaking) > _LEAKS_SHOWN else ""
         raise LeakError(
-            f"{len(leaking)} {what} stand in more than one split: {', '.join(leaking[:_LEAKS_SHOWN])}{more}",
+            f"{len(leaking)} {what} stand in more than one split: {first_of(leaking, _LEAKS_SHOWN)}",
             "each slide and patient in one split",
             "mend the source's splits, or split anew by slide with --no-use-source-splits",
         )

@@ -10,7 +10,7 @@ from sentinode.data.sources.folder import FolderSource
 from sentinode.data.sources.kaggle import KaggleSource
 from sentinode.data.sources.pcam_h5 import PcamSource
 from sentinode.data.sources.wilds import WildsSource
-from sentinode.errors import SourceError
+from sentinode.errors import SourceError, first_of
 
 __all__ = [
     "BadImage",
@@ -50,10 +50,9 @@ def detect(folder: Path, positive_class: str | None = None) -> Source:
     if len(kinds) == 1:
         return _source(kinds[0], folder, positive_class)
     names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     layouts = "; ".join(f"{kind}: {layout}" for kind, layout in LAYOUTS.items())
     raise SourceError(
-        f"{folder} holds {', '.join(names[:_SHOWN]) or 'nothing'}{more}"
+        f"{folder} holds {first_of(names, _SHOWN) or 'nothing'}"
         + (f", which fits several layouts ({', '.join(kinds)})" if kinds else ""),
         f"one of these layouts: {layouts}; or whole slides with their annotations (--kind slides)",
         "name the layout with --kind" if kinds else "name the folder that holds the data set itself",

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sentinode.data.sources.base import Column, Pixels
+from sentinode.errors import first_of
 
 KNOWN_ODD_VERSION: Final = 1
 """Raised when the list below changes, because flags are part of the manifest."""
@@ -53,7 +54,6 @@ _NAME = re.compile(
     r"(?P<name>(?:normal|tumor|test)_\d{3}|patient_\d{3}_node_\d)(?:\.tif)?",
     re.IGNORECASE,
 )
-_SHOWN = 5
 
 
 def oddity(key: str, pixels: Pixels) -> str | None:
@@ -113,10 +113,9 @@ def slide_warnings(slides: Column, labels: npt.NDArray[np.int8]) -> tuple[str, .
             doubtful &= labels == 0
         found = [slides.names[code] for code in np.unique(slides.codes[doubtful])]
         if found:
-            more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
             what = "patches" if defect is Defect.DUPLICATE else "negative patches, perhaps of tumour,"
             warnings.append(
                 f"{int(doubtful.sum())} {what} come from slides that are {defect} "
-                f"({', '.join(found[:_SHOWN])}{more}); they are kept (list of slides {KNOWN_SLIDES_VERSION})"
+                f"({first_of(found)}); they are kept (list of slides {KNOWN_SLIDES_VERSION})"
             )
     return tuple(warnings)

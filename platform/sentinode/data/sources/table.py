@@ -6,9 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from sentinode.errors import SourceError
-
-_SHOWN = 5
+from sentinode.errors import SourceError, first_of
 
 
 def read_table(path: Path, columns: Sequence[str]) -> dict[str, list[str]]:
@@ -48,7 +46,7 @@ def check_unique(path: Path, ids: Sequence[str]) -> None:
     seen: set[str] = set()
     double = [i for i in ids if i in seen or seen.add(i)]  # type: ignore[func-returns-value]
     if double:
-        raise SourceError(f"{path.name} names {_some(double)} more than once", "each id once")
+        raise SourceError(f"{path.name} names {first_of(double)} more than once", "each id once")
 
 
 def parse_labels(path: Path, texts: Sequence[str]) -> list[int]:
@@ -56,11 +54,6 @@ def parse_labels(path: Path, texts: Sequence[str]) -> list[int]:
     wrong = [f"line {i + 2}: {text!r}" for i, text in enumerate(texts) if text not in ("0", "1")]
     if wrong:
         raise SourceError(
-            f"{path.name} has labels that are not 0 or 1 ({_some(wrong)})", "0 (negative) or 1 (tumour)"
+            f"{path.name} has labels that are not 0 or 1 ({first_of(wrong)})", "0 (negative) or 1 (tumour)"
         )
     return [int(text) for text in texts]
-
-
-def _some(values: Sequence[str]) -> str:
-    more = len(values) - _SHOWN
-    return ", ".join(values[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
