@@ -85,8 +85,8 @@ def _warnings(files: Sequence[Corrections]) -> Iterable[str]:
     for found in files:
         if found.overlaps:
             yield (
-                f"{found.overlaps} pairs of outlines of {found.slide.slide} overlap and say different things: "
-                "what was drawn counts there, else the later one"
+                f"outlines of {found.slide.slide} overlap and say different things (pairs: {found.overlaps}): what was "
+                "drawn counts there, else the later one"
             )
 
 

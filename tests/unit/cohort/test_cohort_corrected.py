@@ -93,7 +93,8 @@ def test_a_tumour_drawn_inside_a_rejected_lesion_is_tumour_and_told(slides: Path
         cell = box(x + side / 3, y + side / 3, x + side * 2 / 3, y + side * 2 / 3).buffer(-1)
         labels[shapely.intersects(cell, centre)].add(item.label)
     assert labels == {True: {1}, False: {0}}
-    assert [words.split(" overlap")[0] for words in listing.warnings] == ["1 pairs of outlines of a"]
+    [words] = listing.warnings
+    assert words.startswith("outlines of a overlap and say different things (pairs: 1)")
 
 
 def test_corrections_of_official_test_slides_are_told(slides: Path, tmp_path: Path) -> None:
