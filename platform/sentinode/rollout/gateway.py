@@ -35,10 +35,8 @@ class Gateway:
             raise ConfigError(f"{url!r} is no endpoint", "--gateway https://host", "see docs/rollout.md")
         key = os.environ.get(KEY_VARIABLE, "")
         self._url = url.rstrip("/")
-        # Through a bare Service a kept connection leads to one replica, after the switch to a new cluster to one of the
-        # old, and evidence would be of that one alone.
-        headers = {"connection": "close"} | ({"authorization": f"Bearer {key}"} if key else {})
-        self._http = urllib3.PoolManager(headers=headers, timeout=timeout_s, retries=False)
+        self._headers = {"connection": "close"} | ({"authorization": f"Bearer {key}"} if key else {})
+        self._timeout_s = timeout_s
 
     def predict(self, png: bytes, model: str = "") -> dict[str, Any]:
         """The reply on one patch. Raises GatewayError where there is none."""
@@ -67,8 +65,12 @@ class Gateway:
             raise GatewayError(f"{self._url}{path} answers no JSON", "the endpoint") from error
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        # Through a bare Service a kept connection leads to one replica, after the switch to a new cluster to one of the
+        # old, and evidence would be of that one alone. One pool for all would keep the connection until it learns of
+        # its end, and fail the next question with it.
         try:
-            reply = self._http.request(method, self._url + path, body=body)
+            with urllib3.PoolManager(headers=self._headers, timeout=self._timeout_s, retries=False) as http:
+                reply = http.request(method, self._url + path, body=body)
         except urllib3.exceptions.HTTPError as error:
             raise GatewayError(f"{self._url} does not answer ({error})", "the endpoint") from error
         if reply.status != 200:
