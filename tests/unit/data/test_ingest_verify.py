@@ -21,7 +21,7 @@ STRIDE = 30720
 
 
 def write_set(
-    folder: Path, encoding: Encoding = Encoding.NPY, same_slide: bool = False, overlap: bool = False
+    folder: Path, encoding: Encoding = Encoding.NPY, same: tuple[str, ...] = (), overlap: bool = False
 ) -> Manifest:
     """Two splits of four samples each."""
     patches = noise_patches(8)
@@ -31,7 +31,8 @@ def write_set(
     (folder / "shards").mkdir(parents=True)
     for n, split in enumerate((Split.TRAIN, Split.TEST)):
         part = patches[4 * n : 4 * n + 4]
-        text = json.dumps({"slide": "s" if same_slide else f"s{n}"}).encode()
+        named = {kind: "same" if kind in same else f"{kind}{n}" for kind in ("slide", "patient")}
+        text = json.dumps(named).encode()
         samples = [ShardSample(sha1(p), i % 2, text) for i, p in enumerate(part)]
         buffer, record = build_shard(
             f"shards/set-00000000-{split}-000000.tar", split, encoding, samples, part
@@ -135,11 +136,16 @@ def test_wrong_layout_and_counts(tmp_path: Path) -> None:
     assert "manifest.json: the shards of train hold 4 samples, classes (3, 1)" in faults(tmp_path / "set")
 
 
-def test_key_and_slide_in_two_splits(tmp_path: Path) -> None:
-    manifest = write_set(tmp_path / "a", same_slide=True)
-    assert faults(tmp_path / "a") == f"{manifest.shards[1].name}: slide s also stands in train"
-    manifest = write_set(tmp_path / "b", overlap=True)
-    assert f"also in {manifest.shards[0].name}" in faults(tmp_path / "b")
+@pytest.mark.parametrize("same", [("slide",), ("patient",), ("slide", "patient")])
+def test_slide_or_patient_in_two_splits(tmp_path: Path, same: tuple[str, ...]) -> None:
+    manifest = write_set(tmp_path, same=same)
+    expected = [f"{manifest.shards[1].name}: {kind} same also stands in train" for kind in same]
+    assert faults(tmp_path).splitlines() == expected
+
+
+def test_key_in_two_splits(tmp_path: Path) -> None:
+    manifest = write_set(tmp_path, overlap=True)
+    assert f"also in {manifest.shards[0].name}" in faults(tmp_path)
 
 
 def test_base_names_that_collide(tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ class ShardReport:
     name: str
     faults: list[Fault] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
-    slides: set[str] = field(default_factory=set)
+    groups: dict[str, set[str]] = field(default_factory=lambda: {"slide": set(), "patient": set()})
+    """The slides and patients that its samples name."""
 
     def fault(self, what: str) -> None:
         """Note a fault; after FAULTS_SHOWN the last one says that there are more."""
@@ -154,11 +155,14 @@ def _check_sample(record: ShardRecord, key: str, members: Members, report: Shard
     elif not _KEY.fullmatch(key) or (record.encoding is not Encoding.JPEG and key_of(pixels) != key):
         report.fault(f"the pixels of {key} have another SHA-1")
     try:
-        slide = json.loads(members["json"][1])["slide"]
-        if slide is not None:
-            report.slides.add(str(slide))
-    except (ValueError, TypeError, KeyError, RecursionError):
+        described = json.loads(members["json"][1])
+        named = {"slide": described["slide"], "patient": described.get("patient")}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         report.fault(f"{key}.json is no JSON object with a slide")
+    else:
+        for kind, name in named.items():
+            if name is not None:
+                report.groups[kind].add(str(name))
     if "cls" not in members:
         return None
     if members["cls"][1] not in (b"0", b"1"):
@@ -212,9 +216,9 @@ def _manifest_faults(manifest: Manifest) -> Iterator[Fault]:
 
 
 def _cross_faults(manifest: Manifest, reports: list[ShardReport]) -> Iterator[Fault]:
-    """A key in two shards; a slide in two labelled splits, unless these were carved by content hash."""
+    """A key in two shards; a slide or patient in two labelled splits, unless these were carved by content hash."""
     shard_of: dict[str, str] = {}
-    split_of: dict[str, Split] = {}
+    split_of: dict[tuple[str, str], Split] = {}
     by_slide = all(summary.origin != "carved by content hash" for summary in manifest.splits.values())
     for record, report in zip(manifest.shards, reports, strict=True):
         doubles = [key for key in report.keys if shard_of.setdefault(key, record.name) != record.name]
@@ -223,6 +227,7 @@ def _cross_faults(manifest: Manifest, reports: list[ShardReport]) -> Iterator[Fa
             yield Fault(record.name, f"{doubles[0]}{more} also in {shard_of[doubles[0]]}")
         if record.split is Split.UNLABELLED or not by_slide:
             continue
-        for slide in sorted(report.slides):
-            if split_of.setdefault(slide, record.split) is not record.split:
-                yield Fault(record.name, f"slide {slide} also stands in {split_of[slide]}")
+        for kind, names in report.groups.items():
+            for name in sorted(names):
+                if split_of.setdefault((kind, name), record.split) is not record.split:
+                    yield Fault(record.name, f"{kind} {name} also stands in {split_of[kind, name]}")
