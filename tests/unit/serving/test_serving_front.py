@@ -56,12 +56,22 @@ def start(registry: tuple[Any, str, Any]) -> Iterator[Start]:
         context.__exit__(None, None, None)
 
 
-def places_are_free(server: Server) -> bool:
-    for _ in range(100):
-        if server.replica._metrics_manager.ongoing == 0 and not server.replica._semaphore.locked():
+def comes_true(condition: Callable[[], bool]) -> bool:
+    """Whether it holds within ten seconds: a machine may stand still for one or two."""
+    for _ in range(500):
+        if condition():
             return True
         time.sleep(0.02)
     return False
+
+
+def places_are_free(server: Server) -> bool:
+    replica = server.replica
+    return comes_true(lambda: replica._metrics_manager.ongoing == 0 and not replica._semaphore.locked())
+
+
+def is_under_way(replica: StandIn) -> bool:
+    return comes_true(lambda: replica._metrics_manager.ongoing == 1)
 
 
 def test_replies_are_the_same_as_the_applications(start: Start) -> None:
@@ -177,32 +187,30 @@ def test_deadline_is_kept(start: Start) -> None:
 
 
 def test_client_that_leaves_gives_its_place_back(start: Start) -> None:
-    server = start(batch_wait_ms=300.0)
+    server = start(batch_wait_ms=1000.0)
     client = server.connect()
     client.ask(request())
     client.send(request())
-    time.sleep(0.1)
-    assert server.replica._metrics_manager.ongoing == 1
+    assert is_under_way(server.replica)
     client.close()
-    time.sleep(0.4)
     assert places_are_free(server)
     assert server.replica._metrics_manager.ingress[-1]["status_code"] == "499"
 
 
 def test_what_is_under_way_when_the_server_shuts_down_is_answered(registry: tuple[Any, str, Any]) -> None:
-    endpoint = started_endpoint(registry[0], registry[1], ApiKeys([KEY]), batch_wait_ms=400.0)
+    endpoint = started_endpoint(registry[0], registry[1], ApiKeys([KEY]), batch_wait_ms=1000.0)
     replica = StandIn()
     replica._user_callable_asgi_app = asked = Asked(endpoint)
     with served(lane_to(replica)) as url:
         client = Connection(url)
         client.ask(request())
         client.send(request())
-        time.sleep(0.1)
+        assert is_under_way(replica)
         client.send(request())
         time.sleep(0.1)
         assert (replica._metrics_manager.ongoing, asked.requests) == (1, 1)
         began_s = time.monotonic()
-    assert time.monotonic() - began_s < 2, "the connection is not kept until it has been idle for long"
+    assert time.monotonic() - began_s < 4, "the connection is not kept until it has been idle for long"
     status, headers, _ = client.reply()
     assert (status, headers["connection"]) == (200, "close"), "what came behind it was not begun"
     assert client.is_closed()
@@ -213,7 +221,7 @@ def test_what_is_under_way_when_the_server_shuts_down_is_answered(registry: tupl
 def test_shutdown_reaches_what_goes_the_long_way_after_all(
     registry: tuple[Any, str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endpoint = started_endpoint(registry[0], registry[1], ApiKeys([KEY]), batch_wait_ms=400.0)
+    endpoint = started_endpoint(registry[0], registry[1], ApiKeys([KEY]), batch_wait_ms=1000.0)
     replica = StandIn()
     replica._user_callable_asgi_app = Asked(endpoint)
 
@@ -225,9 +233,9 @@ def test_shutdown_reaches_what_goes_the_long_way_after_all(
         client.ask(request())
         monkeypatch.setattr(endpoint.fleet.catalogue.default.stable.engine, "predict", fail)
         client.send(request())
-        time.sleep(0.1)
+        assert is_under_way(replica)
         began_s = time.monotonic()
-    assert time.monotonic() - began_s < 3
+    assert time.monotonic() - began_s < 4
     status, headers, _ = client.reply()
     assert (status, headers["connection"]) == (500, "close")
     client.close()
@@ -287,12 +295,12 @@ def test_model_that_fails_is_told_in_words(start: Start, monkeypatch: pytest.Mon
 
 
 def test_full_endpoint_refuses(start: Start) -> None:
-    server = start(batch_wait_ms=400.0, max_waiting_patches=1)
+    server = start(batch_wait_ms=1000.0, max_waiting_patches=1)
     clients = [server.connect() for _ in range(2)]
     for client in clients:
         client.ask(request())
     clients[0].send(request())
-    time.sleep(0.1)
+    assert is_under_way(server.replica)
     status, headers, _ = clients[1].ask(request())
     assert (status, "retry-after" in headers) == (503, True)
     assert clients[0].reply()[0] == 200
