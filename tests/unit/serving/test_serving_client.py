@@ -120,13 +120,13 @@ def test_failing_endpoint_is_an_error() -> None:
 
 def test_silent_endpoint_is_not_waited_for_longer_than_asked() -> None:
     with (
-        server(lambda _handler, _number: time.sleep(60)) as httpd,
+        server(lambda _handler, _number: time.sleep(5)) as httpd,
         Client(url_of(httpd), timeout_s=0.2) as client,
     ):
         started_s = time.monotonic()
         with pytest.raises(SentinodeError, match="timed out"):
             client.predict(b"image")
-        assert time.monotonic() - started_s < 30
+        assert time.monotonic() - started_s < 2
 
 
 def test_absent_endpoint_is_an_error() -> None:
