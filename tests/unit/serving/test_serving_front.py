@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from load_parts import until
 from replica_parts import Asked, Connection, Server, StandIn, lane_to
 from served_parts import served
 from serving_parts import encode, random_patches, sealed_registry, started_endpoint
@@ -56,22 +57,17 @@ def start(registry: tuple[Any, str, Any]) -> Iterator[Start]:
         context.__exit__(None, None, None)
 
 
-def comes_true(condition: Callable[[], bool]) -> bool:
-    """Whether it holds within two seconds."""
-    for _ in range(100):
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def places_are_free(server: Server) -> bool:
+def until_free(server: Server) -> None:
     replica = server.replica
-    return comes_true(lambda: replica._metrics_manager.ongoing == 0 and not replica._semaphore.locked())
+    until(
+        "the replica's places are free",
+        lambda: replica._metrics_manager.ongoing == 0 and not replica._semaphore.locked(),
+        timeout_s=2,
+    )
 
 
-def is_under_way(replica: StandIn) -> bool:
-    return comes_true(lambda: replica._metrics_manager.ongoing == 1)
+def until_under_way(replica: StandIn) -> None:
+    until("a request is under way", lambda: replica._metrics_manager.ongoing == 1, timeout_s=2)
 
 
 def test_replies_are_the_same_as_the_applications(start: Start) -> None:
@@ -138,7 +134,7 @@ def test_what_is_not_usual_is_answered_as_on_a_fresh_connection(start: Start, ki
     if status != 200:
         assert found[2] == fresh[2]
     assert client.ask(request())[0] == 200
-    assert places_are_free(server)
+    until_free(server)
 
 
 @pytest.mark.parametrize("ending", [("1.1", "Connection: close"), ("1.0", "A: b")])
@@ -170,7 +166,7 @@ def test_however_the_bytes_come_each_request_gets_its_reply(start: Start, seed: 
     replies = [client.reply() for _ in kinds]
     assert [headers["x-request-id"] for _, headers, _ in replies] == [f"id-{n}" for n in range(8)]
     assert [status for status, _, _ in replies] == [200] * 5 + [400] + [200] * 2
-    assert places_are_free(server)
+    until_free(server)
 
 
 def test_deadline_is_kept(start: Start) -> None:
@@ -182,7 +178,7 @@ def test_deadline_is_kept(start: Start) -> None:
     status, headers, body = client.ask(request())
     assert (status, server.asked.requests, headers["content-type"]) == (408, asked, "application/json")
     assert b"the answer was not there in time" in body
-    assert places_are_free(server)
+    until_free(server)
     assert server.replica._metrics_manager.ingress[0]["status_code"] == "408"
 
 
@@ -191,9 +187,9 @@ def test_client_that_leaves_gives_its_place_back(start: Start) -> None:
     client = server.connect()
     client.ask(request())
     client.send(request())
-    assert is_under_way(server.replica)
+    until_under_way(server.replica)
     client.close()
-    assert places_are_free(server)
+    until_free(server)
     assert server.replica._metrics_manager.ingress[-1]["status_code"] == "499"
 
 
@@ -205,7 +201,7 @@ def test_what_is_under_way_when_the_server_shuts_down_is_answered(registry: tupl
         client = Connection(url)
         client.ask(request())
         client.send(request())
-        assert is_under_way(replica)
+        until_under_way(replica)
         client.send(request())
         time.sleep(0.1)
         assert (replica._metrics_manager.ongoing, asked.requests) == (1, 1)
@@ -233,7 +229,7 @@ def test_shutdown_reaches_what_goes_the_long_way_after_all(
         client.ask(request())
         monkeypatch.setattr(endpoint.fleet.catalogue.default.stable.engine, "predict", fail)
         client.send(request())
-        assert is_under_way(replica)
+        until_under_way(replica)
         began_s = time.monotonic()
     assert time.monotonic() - began_s < 3
     status, headers, _ = client.reply()
@@ -291,7 +287,7 @@ def test_model_that_fails_is_told_in_words(start: Start, monkeypatch: pytest.Mon
     assert (status, b"the endpoint failed" in body, b"memory" in body) == (500, True, False)
     monkeypatch.undo()
     assert client.ask(request())[0] == 200
-    assert places_are_free(server)
+    until_free(server)
 
 
 def test_full_endpoint_refuses(start: Start) -> None:
@@ -300,7 +296,7 @@ def test_full_endpoint_refuses(start: Start) -> None:
     for client in clients:
         client.ask(request())
     clients[0].send(request())
-    assert is_under_way(server.replica)
+    until_under_way(server.replica)
     status, headers, _ = clients[1].ask(request())
     assert (status, "retry-after" in headers) == (503, True)
     assert clients[0].reply()[0] == 200
